@@ -1,0 +1,8 @@
+//! Runs commands and touches files for a client that lives elsewhere.
+
+pub mod files;
+pub mod process;
+pub mod protocol;
+pub mod server;
+pub mod sys;
+pub mod transport;

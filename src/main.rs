@@ -1,0 +1,3 @@
+//! The `exec-server` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The wire types: plain data and its JSON form, no I/O.
