@@ -1,1 +1,15 @@
-//! sys
+//! What the operating system offers and no safe interface covers: the crate's only unsafe code.
+//!
+//! Each file wraps one facility in a safe type or function. Everything that the `nix` crate already offers safely is
+//! used from there, not wrapped again.
+#![allow(unsafe_code)]
+
+pub mod allocator;
+pub mod ioctl;
+pub mod memory;
+pub mod pages;
+pub mod pidfd;
+pub mod pty;
+pub mod random;
+pub mod spawn;
+pub mod statx;

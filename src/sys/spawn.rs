@@ -1,0 +1,347 @@
+//! Starting a program as a session leader.
+
+use super::pages::Pages;
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_void};
+use nix::unistd::Pid;
+use std::ffi::{CStr, CString, c_char};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// A program to be started.
+pub struct Program<'a> {
+    /// The files to try in turn, as `execvp(3)` does with the directories of `PATH`. A relative one counts from `cwd`.
+    pub candidates: &'a [CString],
+    /// The arguments, the program's own name first.
+    pub argv: &'a [CString],
+    /// The whole environment, as `NAME=value`.
+    pub envp: &'a [CString],
+    /// The working directory.
+    pub cwd: &'a CStr,
+    /// What become descriptors 0, 1 and 2. Each must be 3 or above.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Descriptor 0 is a terminal that becomes the controlling terminal.
+    pub terminal: bool,
+}
+
+/// A started program, to be reaped by its owner.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id, which is also that of its session and process group.
+    pub pid: Pid,
+    /// A descriptor that becomes readable when it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// What was being done when starting failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Making the new process.
+    Clone,
+    /// Making it a session leader.
+    Session,
+    /// Giving it its controlling terminal.
+    Terminal,
+    /// Giving it its standard input, output and error.
+    Descriptors,
+    /// Entering its working directory.
+    Directory,
+    /// Executing the program.
+    Execute,
+}
+
+/// Why a program could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpawnError {
+    /// What was being done.
+    pub step: Step,
+    /// What the system said.
+    pub errno: Errno,
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.step {
+            Step::Clone => "create a process",
+            Step::Session => "start a session",
+            Step::Terminal => "set the controlling terminal",
+            Step::Descriptors => "set up the standard streams",
+            Step::Directory => "enter the working directory",
+            Step::Execute => "execute the program",
+        };
+        write!(f, "failed to {what}: {}", std::io::Error::from(self.errno))
+    }
+}
+
+impl std::error::Error for SpawnError {}
+
+/// Room for the child's few calls between its birth and `execve`: the C library's largest frame there takes some hundred
+/// bytes, a debug build's own some thousand. It is a mapping of its own and not part of the caller's stack, whose pages
+/// would stay in memory as long as the caller waits for the program.
+const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(32 * 1024).expect("a constant above zero");
+
+/// What the new process needs; it shares our memory until it executes the program.
+struct Plan {
+    candidates: *const *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    cwd: *const c_char,
+    stdio: [RawFd; 3],
+    terminal: bool,
+    failed: Option<(Step, c_int)>,
+}
+
+/// Starts `program` as leader of a new session and process group, with default signal dispositions, an empty signal
+/// mask, and no descriptor but 0 to 2. It is killed when the calling thread ends, so that thread must live as long as
+/// the program is meant to.
+///
+/// The cost does not grow with the caller's memory: the new process borrows it until it has executed the program
+/// (`CLONE_VM | CLONE_VFORK`, which is how `posix_spawn(3)` works too). It is not `posix_spawn` itself because that
+/// can neither name the step that failed, nor set the death signal, nor give a pidfd without a race.
+///
+/// # Errors
+/// Which step failed and what the system said. Nothing is left behind then.
+pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
+    let candidates = pointers(program.candidates);
+    let argv = pointers(program.argv);
+    let envp = pointers(program.envp);
+    let mut plan = Plan {
+        candidates: candidates.as_ptr(),
+        argv: argv.as_ptr(),
+        envp: envp.as_ptr(),
+        cwd: program.cwd.as_ptr(),
+        stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        terminal: program.terminal,
+        failed: None,
+    };
+    let mut stack = Pages::map(CHILD_STACK).map_err(|e| SpawnError {
+        step: Step::Clone,
+        errno: Errno::from_raw(e.raw_os_error().unwrap_or(libc::ENOMEM)),
+    })?;
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // A signal handler must not run in the child, whose memory is ours; so all signals wait until it has executed.
+    // SAFETY: `all` and `old` are valid for the calls. The clone's stack is exclusively the child's and outlives it,
+    // because CLONE_VFORK suspends this thread until the child has executed or ended; the same makes `plan`, which
+    // only the child touches meanwhile, outlive it. `child` makes only async-signal-safe calls.
+    let (pid, errno) = unsafe {
+        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
+        let pid = libc::clone(child, top, flags, (&raw mut plan).cast(), &raw mut pidfd);
+        let errno = Errno::last();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
+        (pid, errno)
+    };
+    if pid < 0 {
+        return Err(SpawnError {
+            step: Step::Clone,
+            errno,
+        });
+    }
+    let pid = Pid::from_raw(pid);
+    // SAFETY: the kernel has just made this descriptor (close-on-exec), and nothing else owns it.
+    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    // The child wrote this while it borrowed our memory; the compiler cannot know.
+    // SAFETY: a live local.
+    let failed = unsafe { (&raw const plan.failed).read_volatile() };
+    let failed = match (failed, pidfd) {
+        (None, Some(pidfd)) => return Ok(Child { pid, pidfd }),
+        (Some((step, errno)), _) => SpawnError {
+            step,
+            errno: Errno::from_raw(errno),
+        },
+        // A kernel before 5.2 ignores CLONE_PIDFD.
+        (None, None) => {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            SpawnError {
+                step: Step::Clone,
+                errno: Errno::ENOSYS,
+            }
+        }
+    };
+    while nix::sys::wait::waitpid(pid, None) == Err(Errno::EINTR) {}
+    Err(failed)
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes a live Plan that nobody else touches until this process has executed or ended, and whose
+    // pointers lead to null-terminated arrays of C strings.
+    unsafe {
+        let plan = &mut *plan.cast::<Plan>();
+        let Err(failed) = become_program(plan);
+        (&raw mut plan.failed).write_volatile(Some(failed));
+        libc::_exit(127)
+    }
+}
+
+/// Runs in the child: only async-signal-safe calls, nothing that allocates, locks or unwinds.
+unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step, c_int)> {
+    let check = |step: Step, result: c_int| {
+        if result < 0 {
+            Err((step, Errno::last_raw()))
+        } else {
+            Ok(())
+        }
+    };
+    // SAFETY: system calls on integers and on pointers that `spawn` vouches for.
+    unsafe {
+        check(Step::Session, libc::setsid())?;
+        // For a server that is killed: it cannot end its children any more. Cleared by the kernel at the execution of a
+        // set-user-id program.
+        check(Step::Session, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        if plan.terminal {
+            check(Step::Terminal, libc::ioctl(plan.stdio[0], libc::TIOCSCTTY as _, 0))?;
+        }
+        for (target, fd) in plan.stdio.iter().enumerate() {
+            check(Step::Descriptors, libc::dup2(*fd, target as c_int))?;
+        }
+        // Ours are close-on-exec; those that our own parent left open need not be. Without the call (Linux 5.9) they
+        // are what they would be in any other program.
+        libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
+        check(Step::Directory, libc::chdir(plan.cwd))?;
+        // Handlers end with the execution, ignored signals stay ignored: a child would be deaf to SIGPIPE. The system
+        // call itself, because the C library refuses the signals it keeps for its own use, which can be inherited as
+        // ignored too; a kernel sigaction of zeroes is SIG_DFL on every architecture.
+        let default = [0u64; 8];
+        for signal in 1..=64 {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<c_void>(),
+                8usize,
+            );
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        let mut errno = libc::ENOENT;
+        let mut candidate = plan.candidates;
+        while !(*candidate).is_null() {
+            libc::execve(*candidate, plan.argv, plan.envp);
+            match Errno::last_raw() {
+                libc::ENOENT | libc::ENOTDIR if errno == libc::EACCES => {}
+                e @ (libc::ENOENT | libc::ENOTDIR | libc::EACCES) => errno = e,
+                e => return Err((Step::Execute, e)),
+            }
+            candidate = candidate.add(1);
+        }
+        Err((Step::Execute, errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::OFlag;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::pipe2;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    fn strings(words: &[&str]) -> Vec<CString> {
+        words.iter().map(|w| CString::new(*w).unwrap()).collect()
+    }
+
+    fn run(candidates: &[&str], argv: &[&str], cwd: &str) -> Result<(String, WaitStatus), SpawnError> {
+        let null = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .unwrap();
+        let (output, input) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let child = spawn(&Program {
+            candidates: &strings(candidates),
+            argv: &strings(argv),
+            envp: &strings(&["A=1"]),
+            cwd: &CString::new(cwd).unwrap(),
+            stdio: [null.as_fd(), input.as_fd(), null.as_fd()],
+            terminal: false,
+        })?;
+        drop(input);
+        let mut text = String::new();
+        std::fs::File::from(output).read_to_string(&mut text).unwrap();
+        Ok((text, waitpid(child.pid, None).unwrap()))
+    }
+
+    #[test]
+    fn a_program_gets_its_name_environment_and_directory() {
+        let (text, status) = run(&["/bin/sh"], &["me", "-c", "echo $0 $A; pwd; exit 3"], "/usr").unwrap();
+        assert_eq!(text, "me 1\n/usr\n");
+        assert!(matches!(status, WaitStatus::Exited(_, 3)));
+    }
+
+    #[test]
+    fn a_child_has_three_descriptors_and_no_ignored_signal() {
+        let (text, _) = run(
+            &["/bin/sh"],
+            &["sh", "-c", "ls /proc/$$/fd; grep -E '^Sig(Blk|Ign)' /proc/self/status"],
+            "/",
+        )
+        .unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(
+            words,
+            [
+                "0",
+                "1",
+                "2",
+                "SigBlk:",
+                "0000000000000000",
+                "SigIgn:",
+                "0000000000000000"
+            ]
+        );
+    }
+
+    #[test]
+    fn candidates_are_tried_in_turn() {
+        let (text, _) = run(
+            &["/nowhere/sh", "/etc/passwd/sh", "/bin/sh"],
+            &["sh", "-c", "echo ok"],
+            "/",
+        )
+        .unwrap();
+        assert_eq!(text, "ok\n");
+    }
+
+    #[test]
+    fn a_failure_names_its_step() {
+        let failed = |candidates: &[&str], cwd| run(candidates, &["x"], cwd).unwrap_err();
+        assert_eq!(
+            failed(&["/nowhere/x"], "/"),
+            SpawnError {
+                step: Step::Execute,
+                errno: Errno::ENOENT
+            }
+        );
+        assert_eq!(
+            failed(&["/tmp", "/nowhere/x"], "/"),
+            SpawnError {
+                step: Step::Execute,
+                errno: Errno::EACCES
+            }
+        );
+        assert_eq!(
+            failed(&["/bin/sh"], "/nowhere"),
+            SpawnError {
+                step: Step::Directory,
+                errno: Errno::ENOENT
+            }
+        );
+        assert_eq!(
+            failed(&["/bin/sh"], "/etc/passwd"),
+            SpawnError {
+                step: Step::Directory,
+                errno: Errno::ENOTDIR
+            }
+        );
+    }
+}
