@@ -1,1 +1,11 @@
 //! The wire types: plain data and its JSON form, no I/O.
+
+pub mod bytes;
+pub mod environment;
+pub mod error;
+pub mod files;
+mod json;
+pub mod message;
+pub mod path_uri;
+pub mod process;
+pub mod sandbox;

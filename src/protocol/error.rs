@@ -1,0 +1,148 @@
+//! The error object of a JSON-RPC answer, and its codes.
+
+use serde::{Deserialize, Serialize};
+
+/// The message is malformed, or the call does not fit the state (not initialized, unknown
+/// process, id in use).
+pub const INVALID_REQUEST: i64 = -32600;
+/// The server has no such method.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+/// The parameters of a call could not be decoded, or make no sense together.
+pub const INVALID_PARAMS: i64 = -32602;
+/// The call was understood and failed: a program that cannot be started, a file system error.
+pub const INTERNAL: i64 = -32603;
+/// The file or directory a call names does not exist.
+pub const NOT_FOUND: i64 = -32004;
+/// The session to resume is still attached to a live connection; clients try again on this
+/// code and give up on any other.
+pub const SESSION_ATTACHED: i64 = -32010;
+
+/// What goes wrong with a call, as the client gets to see it.
+///
+/// The codes are those of Codex's exec-server, because its client acts on them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct RpcError {
+    /// One of the constants of this module, or what another server sent.
+    pub code: i64,
+    /// One line for a person.
+    pub message: String,
+    /// Anything more, for a program; absent on the wire when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<ErrorData>,
+}
+
+/// What a program may want to know of an error. Other servers' `data` is not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorData {
+    /// The system's error number, for errors of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+}
+
+impl RpcError {
+    /// An error without `data`.
+    pub fn new(code: i64, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            data: None,
+        }
+    }
+
+    /// [`INVALID_REQUEST`]
+    pub fn invalid_request(message: impl Into<String>) -> Self {
+        Self::new(INVALID_REQUEST, message)
+    }
+
+    /// [`METHOD_NOT_FOUND`]
+    pub fn method_not_found(message: impl Into<String>) -> Self {
+        Self::new(METHOD_NOT_FOUND, message)
+    }
+
+    /// [`INVALID_PARAMS`]
+    pub fn invalid_params(message: impl Into<String>) -> Self {
+        Self::new(INVALID_PARAMS, message)
+    }
+
+    /// [`INTERNAL`]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(INTERNAL, message)
+    }
+
+    /// [`NOT_FOUND`]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(NOT_FOUND, message)
+    }
+
+    /// [`SESSION_ATTACHED`]
+    pub fn session_attached(message: impl Into<String>) -> Self {
+        Self::new(SESSION_ATTACHED, message)
+    }
+
+    /// [`INVALID_PARAMS`] with serde's own words, but without the position: it would count
+    /// from the start of `params`, which the client cannot see.
+    pub fn invalid_params_from(error: serde_json::Error) -> Self {
+        Self::invalid_params(without_position(&error))
+    }
+}
+
+/// The text of `error` without its trailing ` at line N column M`.
+pub(crate) fn without_position(error: &serde_json::Error) -> String {
+    let mut text = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    if let Some(bare) = text.strip_suffix(&position) {
+        text.truncate(bare.len());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_position_of_a_decoding_error_is_dropped() {
+        #[derive(Debug, Deserialize)]
+        struct Params {
+            #[allow(dead_code)]
+            name: String,
+        }
+        for (params, text) in [
+            ("{}", "missing field `name`"),
+            ("null", "invalid type: null, expected struct Params"),
+            ("{\n\"name\":5}", "invalid type: integer `5`, expected a string"),
+            (
+                "{\"name\":\" at line 1 column 2\", \"name\":1}",
+                "duplicate field `name`",
+            ),
+        ] {
+            let error = serde_json::from_str::<Params>(params).unwrap_err();
+            let error = RpcError::invalid_params_from(error);
+            assert_eq!((error.code, error.message.as_str()), (-32602, text));
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_position_keeps_its_text() {
+        let error = serde_json::from_value::<u8>(serde_json::json!("x")).unwrap_err();
+        assert_eq!(
+            RpcError::invalid_params_from(error).message,
+            "invalid type: string \"x\", expected u8"
+        );
+    }
+
+    #[test]
+    fn data_is_absent_unless_given() {
+        let mut error = RpcError::not_found("no such file");
+        assert_eq!(
+            serde_json::to_string(&error).unwrap(),
+            r#"{"code":-32004,"message":"no such file"}"#
+        );
+        error.data = Some(ErrorData { errno: Some(2) });
+        assert_eq!(
+            serde_json::to_string(&error).unwrap(),
+            r#"{"code":-32004,"message":"no such file","data":{"errno":2}}"#
+        );
+    }
+}

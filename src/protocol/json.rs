@@ -1,0 +1,431 @@
+//! A strict JSON scanner: checks a text from front to back and says where its parts lie,
+//! without building a tree.
+//!
+//! It accepts exactly what `serde_json` accepts for a `Value` and uses its words for what is
+//! wrong, so that a text which passes here never fails in a handler for its syntax. On top of
+//! that it refuses a key used twice in one object, since two readers of such an object may see
+//! two different requests, and it counts values, since a few bytes of text can become many
+//! times their size in memory.
+
+mod fault;
+mod number;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::message::Limits;
+use crate::sys::memory;
+use fault::Fault;
+pub use fault::JsonError;
+
+/// Objects with up to this many keys are checked for duplicates pair by pair while they are
+/// read; the keys of larger ones are sorted when the object ends.
+const PAIRWISE: usize = 16;
+
+/// What a value is, as far as its first byte tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Null,
+    Bool,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
+/// A value that has been checked: what it is and the text it was read from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) raw: &'a str,
+}
+
+/// A key of an object that is still being read.
+struct Key<'a> {
+    text: Cow<'a, str>,
+    /// Where the text goes on after the key's closing quote.
+    end: usize,
+}
+
+/// Reads one JSON text from front to back.
+pub(crate) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+    values: usize,
+    limits: Limits,
+    /// The keys of all objects that are open, the innermost object's last.
+    keys: Vec<Key<'a>>,
+    bulk: Option<Bulk<'a>>,
+}
+
+/// A long string without escapes that is the value of one of a few known keys in an object within the outermost one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bulk<'a> {
+    /// The key.
+    pub key: &'static str,
+    /// The string without its quotes.
+    pub text: &'a str,
+}
+
+/// The members whose values are bytes in base64.
+const BULK_KEYS: [&str; 2] = ["dataBase64", "chunk"];
+
+/// Shorter strings are not worth the trouble.
+const BULK_BYTES: usize = 16 * 1024;
+
+impl<'a> Scanner<'a> {
+    /// A scanner at the start of `text`.
+    pub(crate) fn new(text: &'a [u8], limits: Limits) -> Result<Self, JsonError> {
+        let text = std::str::from_utf8(text)
+            .map_err(|error| JsonError::new(text, error.valid_up_to() + 1, Fault::InvalidUnicode))?;
+        Ok(Self {
+            text,
+            at: 0,
+            depth: 0,
+            values: 0,
+            limits,
+            keys: Vec::new(),
+            bulk: None,
+        })
+    }
+
+    /// The first bulk string that was read.
+    pub(crate) fn bulk(&self) -> Option<Bulk<'a>> {
+        self.bulk
+    }
+
+    /// The first byte that is not white space, which is not consumed.
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        while let Some(&byte) = bytes.get(self.at) {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
+                _ => return Some(byte),
+            }
+        }
+        None
+    }
+
+    /// Reads one value of any kind.
+    pub(crate) fn value(&mut self) -> Result<Span<'a>, JsonError> {
+        let first = self.peek();
+        let start = self.at;
+        let kind = match first {
+            None => return Err(self.error_ahead(Fault::EofInValue)),
+            Some(b'{') => {
+                self.object(|_, _| ())?;
+                Kind::Object
+            }
+            Some(b'[') => {
+                self.array()?;
+                Kind::Array
+            }
+            Some(b'"') => {
+                self.string()?;
+                self.count()?;
+                Kind::String
+            }
+            Some(b'-' | b'0'..=b'9') => {
+                self.number()?;
+                self.count()?;
+                Kind::Number
+            }
+            Some(b't') => self.ident(b"true", Kind::Bool)?,
+            Some(b'f') => self.ident(b"false", Kind::Bool)?,
+            Some(b'n') => self.ident(b"null", Kind::Null)?,
+            Some(_) => return Err(self.error_ahead(Fault::ExpectedValue)),
+        };
+        Ok(Span {
+            kind,
+            raw: &self.text[start..self.at],
+        })
+    }
+
+    /// Reads an object, of which the opening brace is next, and reports its members in order.
+    pub(crate) fn object(&mut self, mut member: impl FnMut(&str, Span<'a>)) -> Result<(), JsonError> {
+        self.open()?;
+        let first_key = self.keys.len();
+        loop {
+            match self.peek() {
+                None => return Err(self.error_ahead(Fault::EofInObject)),
+                Some(b'}') => break,
+                Some(b',') if self.keys.len() > first_key => {
+                    self.at += 1;
+                    match self.peek() {
+                        Some(b'"') => {}
+                        Some(b'}') => return Err(self.error_ahead(Fault::TrailingComma)),
+                        Some(_) => return Err(self.error_ahead(Fault::KeyMustBeAString)),
+                        None => return Err(self.error_ahead(Fault::EofInValue)),
+                    }
+                }
+                Some(_) if self.keys.len() > first_key => {
+                    return Err(self.error_ahead(Fault::ExpectedObjectCommaOrEnd));
+                }
+                Some(b'"') => {}
+                Some(_) => return Err(self.error_ahead(Fault::KeyMustBeAString)),
+            }
+            let key = self.key(first_key)?;
+            match self.peek() {
+                None => return Err(self.error_ahead(Fault::EofInObject)),
+                Some(b':') => self.at += 1,
+                Some(_) => return Err(self.error_ahead(Fault::ExpectedColon)),
+            }
+            let value = self.value()?;
+            if self.depth == 2 && value.kind == Kind::String && value.raw.len() >= BULK_BYTES {
+                self.keep_bulk(key, value.raw);
+            }
+            member(&self.keys[key].text, value);
+        }
+        self.at += 1;
+        self.depth -= 1;
+        if self.keys.len() - first_key > PAIRWISE {
+            self.check_many_keys(first_key)?;
+        }
+        self.keys.truncate(first_key);
+        Ok(())
+    }
+
+    #[cold]
+    fn keep_bulk(&mut self, key: usize, raw: &'a str) {
+        let key = BULK_KEYS.into_iter().find(|name| *name == self.keys[key].text);
+        let text = &raw[1..raw.len() - 1];
+        if let Some(key) = key.filter(|_| self.bulk.is_none() && memory::find(b'\\', text.as_bytes()).is_none()) {
+            self.bulk = Some(Bulk { key, text });
+        }
+    }
+
+    /// Checks that nothing but white space is left.
+    pub(crate) fn finish(&mut self) -> Result<(), JsonError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.error_ahead(Fault::TrailingCharacters)),
+        }
+    }
+
+    fn array(&mut self) -> Result<(), JsonError> {
+        self.open()?;
+        let mut first = true;
+        loop {
+            match self.peek() {
+                None => return Err(self.error_ahead(Fault::EofInList)),
+                Some(b']') => break,
+                Some(_) if first => first = false,
+                Some(b',') => {
+                    self.at += 1;
+                    match self.peek() {
+                        Some(b']') => return Err(self.error_ahead(Fault::TrailingComma)),
+                        Some(_) => {}
+                        None => return Err(self.error_ahead(Fault::EofInValue)),
+                    }
+                }
+                Some(_) => return Err(self.error_ahead(Fault::ExpectedListCommaOrEnd)),
+            }
+            self.value()?;
+        }
+        self.at += 1;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Goes past the opening bracket of an array or an object.
+    fn open(&mut self) -> Result<(), JsonError> {
+        if self.depth >= usize::from(self.limits.max_depth) {
+            return Err(self.error_ahead(Fault::TooDeep));
+        }
+        self.depth += 1;
+        self.at += 1;
+        self.count()
+    }
+
+    /// Counts the value that has just been read or opened.
+    fn count(&mut self) -> Result<(), JsonError> {
+        self.values += 1;
+        if self.values > self.limits.max_values {
+            return Err(self.error_here(Fault::TooManyValues(self.limits.max_values)));
+        }
+        Ok(())
+    }
+
+    /// Reads a key and returns its place in `keys`.
+    fn key(&mut self, first_key: usize) -> Result<usize, JsonError> {
+        let start = self.at;
+        let escaped = self.string()?;
+        let raw = &self.text[start..self.at];
+        let text = if escaped {
+            Cow::Owned(self.unescape(raw)?)
+        } else {
+            Cow::Borrowed(&raw[1..raw.len() - 1])
+        };
+        let siblings = &self.keys[first_key..];
+        if siblings.len() < PAIRWISE && siblings.iter().any(|key| key.text == text) {
+            return Err(self.error_here(Fault::duplicate(&text)));
+        }
+        if self.keys.capacity() == 0 {
+            self.keys.reserve(PAIRWISE);
+        }
+        self.keys.push(Key { text, end: self.at });
+        Ok(self.keys.len() - 1)
+    }
+
+    /// Looks for a duplicate among the keys from `first_key` on. They come out sorted, which
+    /// does not matter at the end of their object.
+    fn check_many_keys(&mut self, first_key: usize) -> Result<(), JsonError> {
+        let keys = &mut self.keys[first_key..];
+        keys.sort_unstable_by(|a, b| {
+            let a_key = (a.text.len(), a.text.as_bytes());
+            a_key.cmp(&(b.text.len(), b.text.as_bytes())).then(a.end.cmp(&b.end))
+        });
+        let repeated = keys
+            .windows(2)
+            .filter(|pair| pair[0].text == pair[1].text)
+            .map(|pair| &pair[1])
+            .min_by_key(|key| key.end);
+        match repeated {
+            None => Ok(()),
+            Some(key) => Err(JsonError::new(
+                self.text.as_bytes(),
+                key.end,
+                Fault::duplicate(&key.text),
+            )),
+        }
+    }
+
+    /// Reads `word`, whose first byte has been seen.
+    fn ident(&mut self, word: &[u8], kind: Kind) -> Result<Kind, JsonError> {
+        for &expected in word {
+            match self.text.as_bytes().get(self.at) {
+                None => return Err(self.error_here(Fault::EofInValue)),
+                Some(&byte) => {
+                    self.at += 1;
+                    if byte != expected {
+                        return Err(self.error_here(Fault::ExpectedIdent));
+                    }
+                }
+            }
+        }
+        self.count()?;
+        Ok(kind)
+    }
+
+    /// Reads a string, of which the opening quote is next; true if it has escapes.
+    fn string(&mut self) -> Result<bool, JsonError> {
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            let rest = &self.text.as_bytes()[self.at..];
+            self.at += plain_run(rest);
+            match self.text.as_bytes().get(self.at) {
+                None => return Err(self.error_here(Fault::EofInString)),
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    self.at += 1;
+                    self.escape()?;
+                    escaped = true;
+                }
+                Some(_) => {
+                    self.at += 1;
+                    return Err(self.error_here(Fault::ControlCharacter));
+                }
+            }
+        }
+    }
+
+    /// Reads an escape after its backslash.
+    fn escape(&mut self) -> Result<(), JsonError> {
+        match self.byte_of_string()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => return Ok(()),
+            b'u' => {}
+            _ => return Err(self.error_here(Fault::InvalidEscape)),
+        }
+        match self.hex4()? {
+            0xDC00..=0xDFFF => return Err(self.error_here(Fault::LoneSurrogate)),
+            0xD800..=0xDBFF => {}
+            _ => return Ok(()),
+        }
+        for expected in [b'\\', b'u'] {
+            if self.byte_of_string()? != expected {
+                return Err(self.error_here(Fault::EndOfHexEscape));
+            }
+        }
+        match self.hex4()? {
+            0xDC00..=0xDFFF => Ok(()),
+            _ => Err(self.error_here(Fault::LoneSurrogate)),
+        }
+    }
+
+    fn byte_of_string(&mut self) -> Result<u8, JsonError> {
+        match self.text.as_bytes().get(self.at) {
+            None => Err(self.error_here(Fault::EofInString)),
+            Some(&byte) => {
+                self.at += 1;
+                Ok(byte)
+            }
+        }
+    }
+
+    fn hex4(&mut self) -> Result<u16, JsonError> {
+        let bytes = self.text.as_bytes();
+        let Some(digits) = bytes.get(self.at..self.at + 4) else {
+            self.at = bytes.len();
+            return Err(self.error_here(Fault::EofInString));
+        };
+        self.at += 4;
+        digits
+            .iter()
+            .try_fold(0, |number, &digit| {
+                Some(number << 4 | char::from(digit).to_digit(16)? as u16)
+            })
+            .ok_or_else(|| self.error_here(Fault::InvalidEscape))
+    }
+
+    fn unescape(&self, raw: &str) -> Result<String, JsonError> {
+        // The scanner has accepted the string, and accepts no more than serde_json does.
+        serde_json::from_slice(raw.as_bytes()).map_err(|_| self.error_here(Fault::InvalidEscape))
+    }
+
+    /// An error about the bytes before this place.
+    #[cold]
+    fn error_here(&self, fault: Fault) -> JsonError {
+        JsonError::new(self.text.as_bytes(), self.at, fault)
+    }
+
+    /// An error about the next byte.
+    #[cold]
+    fn error_ahead(&self, fault: Fault) -> JsonError {
+        let end = self.text.len().min(self.at + 1);
+        JsonError::new(self.text.as_bytes(), end, fault)
+    }
+}
+
+impl fmt::Debug for Scanner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scanner").field("at", &self.at).finish()
+    }
+}
+
+/// How many bytes of a string's content come before the next quote, backslash or control
+/// character. Looks at eight bytes at a time.
+fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for (i, chunk) in chunks.iter().enumerate() {
+        let eight = u64::from_le_bytes(*chunk);
+        // The high bit of a byte of `x - ONES & !x` is set for the lowest byte that is zero
+        // (above it there may be false ones), and likewise for bytes less than 0x20.
+        let quote = eight ^ (ONES * b'"' as u64);
+        let backslash = eight ^ (ONES * b'\\' as u64);
+        let found = (eight.wrapping_sub(ONES * 0x20) & !eight)
+            | (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash);
+        if found & HIGH != 0 {
+            return i * 8 + (found & HIGH).trailing_zeros() as usize / 8;
+        }
+    }
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    chunks.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
+}
