@@ -1,1 +1,23 @@
-//! process
+//! The process engine: starts commands, reads and numbers their output, feeds them input, ends them.
+//!
+//! It knows nothing of JSON-RPC, connections or sessions. Whoever starts a [`Process`] gives it an [`Audience`], which
+//! is told when there is news and then pulls it from the process's [`OutputLog`]; nothing is ever pushed.
+
+mod block;
+pub mod env_policy;
+mod family;
+mod handle;
+mod output_log;
+pub mod pattern;
+mod program;
+mod start;
+mod stdin_queue;
+mod supervisor;
+
+pub use block::{BLOCK_BYTES, Block, Bytes};
+pub use family::{adopt_orphans, kill_descendants, reap_orphans};
+pub use handle::{Audience, Limits, Owner, Process, ResizeError, Signal, Snapshot, WaitOutcome};
+pub use output_log::{Event, Exit, OutputLog, Replay, Retention, Stream};
+pub use program::ProgramError;
+pub use start::{StartError, StartSpec, Stdio, TerminalSize};
+pub use stdin_queue::{StdinQueue, WriteStatus};

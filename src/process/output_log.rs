@@ -1,0 +1,286 @@
+//! What a process has said and how it ended, numbered and retained within bounds.
+
+use super::block::{Block, Bytes};
+use std::collections::VecDeque;
+
+/// Where output came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output on a pipe.
+    Stdout,
+    /// Standard error on a pipe.
+    Stderr,
+    /// The terminal.
+    Pty,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The code it gave, or 128 + n after signal n.
+    pub code: i32,
+    /// The number of the signal that ended it.
+    pub signal: Option<i32>,
+}
+
+/// One numbered event of a process.
+#[derive(Clone)]
+pub enum Event {
+    /// Some output.
+    Output(Stream, Bytes),
+    /// The process was reaped.
+    Exited(Exit),
+    /// No more events: it was reaped and its streams have ended or were given up.
+    Closed,
+}
+
+/// The bounds of an [`OutputLog`].
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Bytes of output that are kept.
+    pub bytes: usize,
+    /// Events that are kept, whatever their size.
+    pub events: usize,
+    /// Bytes that may wait to be taken by an attached client before reading pauses.
+    pub credit: usize,
+}
+
+/// What [`OutputLog::replay`] found.
+pub struct Replay {
+    /// Sequence number of the first chunk in `chunks`, and the chunks with theirs.
+    pub chunks: Vec<(u64, Stream, Bytes)>,
+    /// Where the next read continues.
+    pub next_seq: u64,
+    /// The lowest sequence number whose event is still retained, or the next one to be given.
+    pub first_seq: u64,
+    /// Output bytes after the asked sequence number that are no longer retained; never understated.
+    pub lost_bytes: u64,
+    /// How it ended, if it did by now.
+    pub exit: Option<Exit>,
+    /// Whether there will be no more events.
+    pub closed: bool,
+}
+
+/// How many places in the evicted past are remembered to count what a reader has lost from there on.
+const MARKS: usize = 512;
+
+/// The blocks of evicted output that are kept for the next reads.
+const SPARE_BLOCKS: usize = 2;
+
+/// The events of one process, numbered 1, 2, 3 …: output, exited, closed.
+///
+/// Bounded by [`Retention`]. While a client is attached, output that it has not taken is never evicted; instead
+/// [`has_credit`](OutputLog::has_credit) turns false and the owner is to append no more. Detached, the oldest goes
+/// first and what is lost is counted. Plain data: no I/O, no threads, no clock.
+pub struct OutputLog {
+    limits: Retention,
+    /// The retained events; the first has number `base`.
+    events: VecDeque<Event>,
+    base: u64,
+    bytes: usize,
+    /// The last number an attached client has taken; `None` while detached.
+    taken: Option<u64>,
+    untaken_bytes: usize,
+    exit: Option<Exit>,
+    closed: bool,
+    evicted_bytes: u64,
+    /// For some evicted events: their number, and the output bytes up to and with it.
+    marks: VecDeque<(u64, u64)>,
+    spare: Vec<Block>,
+}
+
+impl OutputLog {
+    /// An empty log that nobody is attached to.
+    pub fn new(limits: Retention) -> OutputLog {
+        OutputLog {
+            limits,
+            events: VecDeque::new(),
+            base: 1,
+            bytes: 0,
+            taken: None,
+            untaken_bytes: 0,
+            exit: None,
+            closed: false,
+            evicted_bytes: 0,
+            marks: VecDeque::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// The number that the next event will get.
+    pub fn next_seq(&self) -> u64 {
+        self.base + self.events.len() as u64
+    }
+
+    /// How the process ended, once [`exited`](OutputLog::exited) was called.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit
+    }
+
+    /// Whether [`close`](OutputLog::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Bytes of output that are retained.
+    pub fn retained_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether more output may be appended without running ahead of an attached client.
+    pub fn has_credit(&self) -> bool {
+        self.untaken_bytes < self.limits.credit && self.untaken_events() < self.limits.events as u64
+    }
+
+    /// Numbers some output. Nothing follows after `close`.
+    pub fn append(&mut self, stream: Stream, bytes: Bytes) {
+        self.bytes += bytes.len();
+        if self.taken.is_some() {
+            self.untaken_bytes += bytes.len();
+        }
+        self.push(Event::Output(stream, bytes));
+    }
+
+    /// Numbers the end of the process.
+    pub fn exited(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        self.push(Event::Exited(exit));
+    }
+
+    /// Numbers the last event and gives back what is only of use while reading.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.push(Event::Closed);
+        self.spare = Vec::new();
+        self.events.shrink_to_fit();
+    }
+
+    /// A client is there: it gets the events from now on by [`take`](OutputLog::take), and those before by
+    /// [`replay`](OutputLog::replay).
+    pub fn attach(&mut self) {
+        self.taken = Some(self.next_seq() - 1);
+        self.untaken_bytes = 0;
+        self.evict();
+    }
+
+    /// The client is gone: nothing waits for it any more.
+    pub fn detach(&mut self) {
+        self.taken = None;
+        self.untaken_bytes = 0;
+        self.evict();
+    }
+
+    /// Whether an attached client has events to take.
+    pub fn has_untaken(&self) -> bool {
+        self.untaken_events() > 0
+    }
+
+    /// The next event for the attached client, with its number.
+    pub fn take(&mut self) -> Option<(u64, Event)> {
+        let seq = self.taken? + 1;
+        let event = self.events.get((seq - self.base) as usize)?.clone();
+        self.taken = Some(seq);
+        if let Event::Output(_, bytes) = &event {
+            self.untaken_bytes -= bytes.len();
+        }
+        self.evict();
+        Some((seq, event))
+    }
+
+    /// Whether there was an event after number `after`, or there will be none.
+    pub fn has_news(&self, after: u64) -> bool {
+        self.closed || self.next_seq() - 1 > after
+    }
+
+    /// The retained output after number `after`, at most `max_bytes` of it but always one chunk if there is any.
+    ///
+    /// `next_seq` is where to continue: after the last chunk when `max_bytes` was given and there is a chunk, else the
+    /// number that the next event will get.
+    pub fn replay(&self, after: u64, max_bytes: Option<usize>) -> Replay {
+        let first = after.saturating_add(1).max(self.base);
+        let mut chunks = Vec::new();
+        let mut total = 0;
+        for (i, event) in self
+            .events
+            .iter()
+            .enumerate()
+            .skip((first - self.base).min(self.events.len() as u64) as usize)
+        {
+            let Event::Output(stream, bytes) = event else { continue };
+            total += bytes.len();
+            if !chunks.is_empty() && max_bytes.is_some_and(|max| total > max) {
+                break;
+            }
+            chunks.push((self.base + i as u64, *stream, bytes.clone()));
+        }
+        let next_seq = match (chunks.last(), max_bytes) {
+            (Some((seq, ..)), Some(_)) => seq + 1,
+            _ => self.next_seq(),
+        };
+        let lost_bytes = self.evicted_bytes - self.evicted_up_to(after);
+        Replay {
+            chunks,
+            next_seq,
+            first_seq: self.base,
+            lost_bytes,
+            exit: self.exit,
+            closed: self.closed,
+        }
+    }
+
+    /// A block of evicted output for the next read, if there is one.
+    pub fn spare_block(&mut self) -> Option<Block> {
+        self.spare.pop()
+    }
+
+    fn untaken_events(&self) -> u64 {
+        self.taken.map_or(0, |taken| self.next_seq() - 1 - taken)
+    }
+
+    fn push(&mut self, event: Event) {
+        self.events.push_back(event);
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while self.bytes > self.limits.bytes || self.events.len() > self.limits.events {
+            if self.taken.is_some_and(|taken| self.base > taken) {
+                break;
+            }
+            let Some(event) = self.events.pop_front() else { break };
+            if let Event::Output(_, bytes) = event {
+                self.bytes -= bytes.len();
+                self.evicted_bytes += bytes.len() as u64;
+                self.mark();
+                if self.spare.len() < SPARE_BLOCKS && !self.closed {
+                    self.spare.extend(bytes.into_block());
+                }
+            }
+            self.base += 1;
+        }
+    }
+
+    /// Remembers how many bytes there were up to the event `base`. When there is no more room, every second mark goes:
+    /// those that are left understate what was there before a number between them, so the loss is overstated.
+    fn mark(&mut self) {
+        if self.marks.len() == MARKS {
+            let mut keep = false;
+            self.marks.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.marks.push_back((self.base, self.evicted_bytes));
+    }
+
+    /// The evicted bytes with numbers up to `after`, or somewhat fewer.
+    fn evicted_up_to(&self, after: u64) -> u64 {
+        if after.saturating_add(1) >= self.base {
+            return self.evicted_bytes;
+        }
+        match self.marks.partition_point(|(seq, _)| *seq <= after) {
+            0 => 0,
+            n => self.marks[n - 1].1,
+        }
+    }
+}

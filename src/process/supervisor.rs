@@ -1,0 +1,406 @@
+//! The thread that does a process's whole life: start it, read and number what it says, feed it, reap it.
+
+use super::block::{BLOCK_BYTES, Block};
+use super::family;
+use super::handle::{Ending, Phase, Process};
+use super::output_log::{Exit, Stream};
+use super::start::{self, StartError, StartSpec, Stdio, Streams};
+use crate::sys::{ioctl, spawn};
+use log::{debug, error};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::wait::{WaitStatus, waitpid};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The stack of a supervisor thread, of which it uses a tenth.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// A pipe read that brought less than this is not tried again before the next poll: the pipe was empty. One that
+/// brought more comes from a process that writes much, so that there is more by now and fewer, larger events result.
+const WORTH_ANOTHER_READ: usize = 4096;
+
+/// The same for a terminal, which gives at most a page a read and often less.
+const WORTH_ANOTHER_TERMINAL_READ: usize = 512;
+
+/// What is read of a terminal after its process has ended, if others go on writing to it. More than the kernel keeps.
+const TERMINAL_REST: usize = 256 * 1024;
+
+/// Starts the thread, which starts the process.
+pub(super) fn launch(process: &Arc<Process>, spec: StartSpec) {
+    let thread = std::thread::Builder::new()
+        .name("supervisor".into())
+        .stack_size(STACK_BYTES);
+    let supervised = process.clone();
+    if let Err(source) = thread.spawn(move || live(&supervised, spec)) {
+        fail(
+            process,
+            StartError::Resource {
+                what: "a thread",
+                source,
+            },
+        );
+    }
+}
+
+fn live(process: &Arc<Process>, spec: StartSpec) {
+    let tty = matches!(spec.stdio, Stdio::Terminal(_));
+    let supervisor = match begin(process, &spec) {
+        Ok((child, streams, wake, block)) => Supervisor::new(process.clone(), child, streams, wake, block, tty),
+        Err(e) => return fail(process, e),
+    };
+    drop(spec);
+    let mut owner = process.take_owner();
+    if let Some(owner) = &mut owner {
+        owner.started(Ok(()));
+        process.settle_start();
+        owner.settled();
+    }
+    supervisor.run();
+    process.retire();
+    if let Some(owner) = &mut owner {
+        owner.ended();
+    }
+}
+
+fn fail(process: &Arc<Process>, error: StartError) {
+    process.retire();
+    if let Some(mut owner) = process.take_owner() {
+        owner.started(Err(error));
+        process.settle_start();
+        owner.settled();
+    }
+}
+
+type Begun = (spawn::Child, Streams, Arc<EventFd>, Block);
+
+fn begin(process: &Arc<Process>, spec: &StartSpec) -> Result<Begun, StartError> {
+    let block = Block::new().map_err(|e| StartError::Resource {
+        what: "a buffer",
+        source: e,
+    })?;
+    let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map(Arc::new)
+        .map_err(|e| StartError::Resource {
+            what: "an event",
+            source: e.into(),
+        })?;
+    process.attend(wake.clone());
+    if process.state().ending != Ending::None {
+        return Err(StartError::Cancelled);
+    }
+    let (child, streams) = start::start(spec)?;
+    process.stdin().fd = streams.stdin.clone();
+    let mut state = process.state();
+    state.started(child.pid);
+    // Executing the program can take long, on a slow disk; long enough to be given up.
+    if state.ending == Ending::Kill {
+        drop(state);
+        family::kill_family(child.pid);
+        let _ = reap(&child);
+        process.state().phase = Phase::Reaped;
+        return Err(StartError::Cancelled);
+    }
+    Ok((child, streams, wake, block))
+}
+
+fn reap(child: &spawn::Child) -> Exit {
+    loop {
+        return match waitpid(child.pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => Exit { code, signal: None },
+            Ok(WaitStatus::Signaled(_, signal, _)) => Exit {
+                code: 128 + signal as i32,
+                signal: Some(signal as i32),
+            },
+            Err(Errno::EINTR) | Ok(_) => continue,
+            // Somebody else has reaped it. The number Codex's exec-server gives when it does not know.
+            Err(e) => {
+                error!("failed to wait for process {}: {e}", child.pid);
+                Exit { code: -1, signal: None }
+            }
+        };
+    }
+}
+
+struct Output {
+    fd: Arc<OwnedFd>,
+    stream: Stream,
+}
+
+struct Supervisor {
+    process: Arc<Process>,
+    child: spawn::Child,
+    outputs: [Option<Output>; 2],
+    wake: Arc<EventFd>,
+    block: Option<Block>,
+    reaped: bool,
+    killed: bool,
+}
+
+/// What a round of polling found.
+#[derive(Default)]
+struct Ready {
+    ended: bool,
+    stdin: bool,
+    outputs: [bool; 2],
+}
+
+impl Supervisor {
+    fn new(
+        process: Arc<Process>,
+        child: spawn::Child,
+        streams: Streams,
+        wake: Arc<EventFd>,
+        block: Block,
+        tty: bool,
+    ) -> Supervisor {
+        let stdout = Output {
+            fd: streams.stdout,
+            stream: if tty { Stream::Pty } else { Stream::Stdout },
+        };
+        let stderr = streams.stderr.map(|fd| Output {
+            fd,
+            stream: Stream::Stderr,
+        });
+        let outputs = [Some(stdout), stderr];
+        Supervisor {
+            process,
+            child,
+            outputs,
+            wake,
+            block: Some(block),
+            reaped: false,
+            killed: false,
+        }
+    }
+
+    /// Runs until the last event. A defect here ends this process, not the server.
+    fn run(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.supervise())).is_err() {
+            error!(
+                "the supervisor of process {} failed; the process is ended",
+                self.child.pid
+            );
+            if !self.reaped {
+                family::kill_family(self.child.pid);
+                let exit = self.reap();
+                self.process.record(|state| state.log.exited(exit));
+            }
+        }
+        self.process.record(|state| state.log.close());
+        debug!("process {} closed", self.child.pid);
+    }
+
+    fn supervise(&mut self) {
+        while !self.reaped || (!self.killed && self.outputs.iter().any(Option::is_some)) {
+            let (may_read, timeout) = self.orders();
+            let ready = match self.wait(may_read, timeout) {
+                Ok(ready) => ready,
+                Err(e) => {
+                    error!("failed to poll process {}: {e}; it is ended", self.child.pid);
+                    self.kill();
+                    Ready {
+                        ended: true,
+                        ..Ready::default()
+                    }
+                }
+            };
+            if ready.stdin {
+                self.process.stdin().drain();
+            }
+            for i in 0..self.outputs.len() {
+                if ready.outputs[i] {
+                    self.read(i);
+                }
+            }
+            if ready.ended && !self.reaped {
+                self.finish_leader();
+            }
+        }
+    }
+
+    /// Carries out what was ordered, and says whether output may be read and how long to wait.
+    fn orders(&mut self) -> (bool, PollTimeout) {
+        let mut state = self.process.state();
+        let may_read = state.log.has_credit();
+        state.stalled = !may_read;
+        let kill_at = match state.ending {
+            Ending::None => None,
+            Ending::Kill => Some(Duration::ZERO),
+            Ending::Graceful(at) => Some(at.saturating_duration_since(Instant::now())),
+        };
+        drop(state);
+        match kill_at {
+            None => (may_read, PollTimeout::NONE),
+            _ if self.killed => (may_read, PollTimeout::NONE),
+            Some(Duration::ZERO) => {
+                self.kill();
+                (
+                    may_read,
+                    if self.reaped {
+                        PollTimeout::ZERO
+                    } else {
+                        PollTimeout::NONE
+                    },
+                )
+            }
+            // Rounded up, so that it does not wake just before the time; a wait too long to be told is cut in pieces.
+            Some(left) => (
+                may_read,
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+            ),
+        }
+    }
+
+    fn kill(&mut self) {
+        self.killed = true;
+        if self.reaped {
+            Process::kill_remnants(std::slice::from_ref(&self.process));
+            // What was written until now is read; nobody is left to write more.
+            self.read_rest();
+        } else {
+            family::kill_family(self.child.pid);
+        }
+    }
+
+    fn wait(&mut self, may_read: bool, timeout: PollTimeout) -> io::Result<Ready> {
+        let stdin = {
+            let stdin = self.process.stdin();
+            stdin.fd.clone().filter(|_| stdin.queue.wants_writing())
+        };
+        let mut fds: [PollFd; 5] = std::array::from_fn(|_| PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
+        let mut n = 1;
+        let mut watch = |fd, events| {
+            fds[n] = PollFd::new(fd, events);
+            n += 1;
+        };
+        if !self.reaped {
+            watch(self.child.pidfd.as_fd(), PollFlags::POLLIN);
+        }
+        if let Some(stdin) = &stdin {
+            watch(stdin.as_fd(), PollFlags::POLLOUT);
+        }
+        for output in self.outputs.iter().flatten().filter(|_| may_read) {
+            watch(output.fd.as_fd(), PollFlags::POLLIN);
+        }
+        let fds = &mut fds[..n];
+        while let Err(e) = poll(fds, timeout) {
+            if e != Errno::EINTR {
+                return Err(e.into());
+            }
+        }
+        let mut fds = fds
+            .iter()
+            .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        let mut next = || fds.next().unwrap_or(false);
+        if next() {
+            let _ = self.wake.read();
+        }
+        let mut ready = Ready {
+            ended: !self.reaped && next(),
+            stdin: stdin.is_some() && next(),
+            outputs: [false; 2],
+        };
+        for (i, output) in self.outputs.iter().enumerate() {
+            ready.outputs[i] = may_read && output.is_some() && next();
+        }
+        Ok(ready)
+    }
+
+    /// Reads what is there into one event. Returns how many bytes that was.
+    fn read(&mut self, i: usize) -> usize {
+        let Some(output) = &self.outputs[i] else { return 0 };
+        let Some(mut block) = self.block.take() else { return 0 };
+        let stream = output.stream;
+        let worth_another = if stream == Stream::Pty {
+            WORTH_ANOTHER_TERMINAL_READ
+        } else {
+            WORTH_ANOTHER_READ
+        };
+        let (mut len, mut ended) = (0, false);
+        while len < BLOCK_BYTES {
+            match nix::unistd::read(&output.fd, &mut block.space()[len..]) {
+                Ok(0) => ended = true,
+                Ok(n) => {
+                    len += n;
+                    if n >= worth_another {
+                        continue;
+                    }
+                }
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => {}
+                // A terminal says EIO when nobody has its other end open any more.
+                Err(_) => ended = true,
+            }
+            break;
+        }
+        if ended {
+            self.outputs[i] = None;
+        }
+        if len > 0 {
+            self.append(stream, block, len);
+        } else {
+            self.block = Some(block);
+        }
+        len
+    }
+
+    fn append(&mut self, stream: Stream, block: Block, len: usize) {
+        let (bytes, mut spare) = block.take(len);
+        self.process.record(|state| {
+            state.log.append(stream, bytes);
+            if spare.is_none() {
+                spare = state.log.spare_block();
+            }
+        });
+        self.block = spare.or_else(|| Block::new().ok());
+        if self.block.is_none() {
+            error!(
+                "out of memory for the output of process {}; it is ended",
+                self.child.pid
+            );
+            self.outputs = [None, None];
+            self.kill();
+        }
+    }
+
+    /// The process has ended: reads what it had written by then, and numbers its end after that.
+    fn finish_leader(&mut self) {
+        let exit = self.reap();
+        debug!("process {} exited with {}", self.child.pid, exit.code);
+        self.process.stdin().close();
+        self.read_rest();
+        self.process.record(|state| state.log.exited(exit));
+    }
+
+    /// Under the lock under which signals are sent, so that none goes to a pid that is another's already.
+    fn reap(&mut self) -> Exit {
+        let mut state = self.process.state();
+        state.phase = Phase::Reaped;
+        self.reaped = true;
+        reap(&self.child)
+    }
+
+    /// Reads what is readable now, whether or not a client has room for it; that is at most what the kernel holds.
+    fn read_rest(&mut self) {
+        for i in 0..self.outputs.len() {
+            let mut left = match &self.outputs[i] {
+                Some(Output {
+                    stream: Stream::Pty, ..
+                }) => TERMINAL_REST,
+                Some(output) => ioctl::readable_bytes(output.fd.as_fd()).unwrap_or(0),
+                None => continue,
+            };
+            while left > 0 && self.outputs[i].is_some() {
+                match self.read(i) {
+                    0 => break,
+                    n => left = left.saturating_sub(n),
+                }
+            }
+        }
+    }
+}
