@@ -1,1 +1,72 @@
-//! transport
+//! How messages come in and go out: stdio and WebSocket, and what is answered before the upgrade.
+
+pub mod auth;
+pub mod http;
+pub mod line;
+mod line_buffer;
+#[cfg(feature = "signed-tokens")]
+pub mod signed;
+pub mod stdio;
+pub mod websocket;
+
+use tungstenite::Bytes;
+
+/// What comes in on a connection.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A whole message, not yet parsed.
+    Message(Bytes),
+    /// Something that is no message, and why. The connection goes on.
+    Refused(String),
+    /// Nothing more.
+    Ended(Ended),
+}
+
+/// Why nothing more comes in.
+#[derive(Debug)]
+pub enum Ended {
+    /// The other side has said so, or is gone.
+    ByPeer,
+    /// The other side broke the framing in a way that leaves nothing to go on from.
+    Violation {
+        /// The WebSocket close code that tells it so.
+        code: u16,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+/// Where messages come from.
+pub trait Source: Send {
+    /// What a message of this transport is called in errors.
+    fn describe(&self) -> &'static str;
+    /// Waits for what comes next.
+    fn next(&mut self) -> Incoming;
+}
+
+/// How messages are told apart in the bytes that go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// A newline after each.
+    Lines,
+    /// A WebSocket text frame around each.
+    WebSocket,
+}
+
+impl Framing {
+    /// What goes before a message of `len` bytes. `room` is where it may be put together.
+    pub fn header(self, len: usize, room: &mut [u8; 10]) -> &[u8] {
+        match self {
+            Framing::Lines => &[],
+            Framing::WebSocket => websocket::text_frame_header(len, room),
+        }
+    }
+
+    /// What goes after a message.
+    pub fn trailer(self) -> &'static [u8] {
+        match self {
+            Framing::Lines => b"\n",
+            Framing::WebSocket => b"",
+        }
+    }
+}

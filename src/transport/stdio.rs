@@ -1,0 +1,54 @@
+//! One message a line.
+
+use super::line::LineSplitter;
+use super::{Ended, Incoming, Source};
+use log::warn;
+use std::io::{ErrorKind, Read};
+
+/// Messages from the lines of a byte stream.
+pub struct LineSource<R> {
+    stream: R,
+    lines: LineSplitter,
+    at_end: bool,
+}
+
+impl<R: Read + Send> LineSource<R> {
+    /// Reads lines of up to `max_bytes` from `stream`, which should not buffer by itself.
+    pub fn new(stream: R, max_bytes: usize) -> LineSource<R> {
+        LineSource {
+            stream,
+            lines: LineSplitter::new(max_bytes),
+            at_end: false,
+        }
+    }
+}
+
+impl<R: Read + Send> Source for LineSource<R> {
+    fn describe(&self) -> &'static str {
+        "JSON-RPC message from exec-server stdio"
+    }
+
+    fn next(&mut self) -> Incoming {
+        loop {
+            match self.lines.take_line() {
+                Some(Ok(line)) => return Incoming::Message(line),
+                Some(Err(e)) => return Incoming::Refused(e.to_string()),
+                None if self.at_end => return Incoming::Ended(Ended::ByPeer),
+                None => {}
+            }
+            match self.stream.read(self.lines.spare()) {
+                Ok(0) => {
+                    self.at_end = true;
+                    self.lines.finish();
+                }
+                Ok(n) => self.lines.filled(n),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => {
+                    warn!("failed to read from the client: {e}");
+                    self.at_end = true;
+                    self.lines.finish();
+                }
+            }
+        }
+    }
+}
