@@ -1,1 +1,155 @@
-//! server
+//! The server: connections, sessions, and what each method does.
+//!
+//! A connection has three threads: a reader that parses messages, a dispatcher that carries them out and never blocks,
+//! and a writer, the only one that writes. Processes have one thread each (see [`crate::process`]); file calls go to a
+//! few workers; one janitor does what is due at a certain time.
+
+mod answer_text;
+mod config;
+mod connection;
+mod dispatcher;
+mod encode;
+mod environment;
+mod file_calls;
+mod file_methods;
+mod gate;
+mod janitor;
+mod listener;
+mod long_poll;
+mod missing_watch;
+mod outbox;
+mod path_order;
+mod process_calls;
+mod sandbox;
+mod session;
+mod worker_pool;
+mod writer;
+
+pub use config::ServerConfig;
+pub use listener::WebSocketListener;
+
+use crate::process::Process;
+use crate::protocol::environment::EnvironmentInfo;
+use janitor::Janitor;
+use outbox::Outbox;
+use session::{Session, Sessions};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use worker_pool::WorkerPool;
+
+/// A server, shared by its connections.
+pub struct Server {
+    config: ServerConfig,
+    environment: EnvironmentInfo,
+    sessions: Sessions,
+    janitor: Janitor,
+    workers: WorkerPool,
+    connections: Count,
+    /// Connections to which something may still be written.
+    writers: Count,
+    outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
+    /// Processes that have not had their last event, and those being started.
+    live_processes: Count,
+    is_shutting_down: AtomicBool,
+}
+
+impl Server {
+    /// A server without connections.
+    pub fn new(config: ServerConfig) -> Arc<Server> {
+        let janitor = Janitor::new();
+        Arc::new(Server {
+            environment: environment::examine(),
+            sessions: Sessions::default(),
+            workers: WorkerPool::new(config.max_file_workers, janitor.clone()),
+            janitor,
+            connections: Count::default(),
+            writers: Count::default(),
+            outboxes: Mutex::default(),
+            live_processes: Count::default(),
+            is_shutting_down: AtomicBool::new(false),
+            config,
+        })
+    }
+
+    /// Serves one client over a pair of byte streams, a message a line, on threads of its own. Its session ends with
+    /// it, and then `ended` is called: after the end of the input, when everything received by then was carried out
+    /// and answered as far as [`ServerConfig::drain_limit`] allows; at once when the output is closed.
+    ///
+    /// # Errors
+    /// When there are no threads to be had.
+    pub fn serve_lines(
+        self: &Arc<Server>,
+        input: impl Read + Send + 'static,
+        output: impl Write + Send + 'static,
+        ended: impl Fn() + Send + Sync + 'static,
+    ) -> std::io::Result<()> {
+        connection::serve_lines(self, input, output, Arc::new(ended))
+    }
+
+    /// Ends everything: no new requests, all commands and what they have started killed, clients told, within
+    /// [`ServerConfig::shutdown_limit`].
+    pub fn shut_down(&self) {
+        if self.is_shutting_down.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for outbox in self.outboxes().values() {
+            outbox.close(1001, "server is shutting down");
+        }
+        for session in self.sessions.all() {
+            self.end_session(&session, None);
+        }
+        self.live_processes.wait_zero(self.config.shutdown_limit);
+        self.writers.wait_zero(self.config.shutdown_limit);
+    }
+
+    /// Ends a session and everything in it; with `detachments` see [`Sessions::close`].
+    fn end_session(&self, session: &Session, detachments: Option<u64>) {
+        let processes = self.sessions.close(session, detachments);
+        for process in &processes {
+            process.terminate(Duration::ZERO);
+        }
+        Process::kill_remnants(&processes);
+    }
+
+    fn outboxes(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
+        self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts things that are there, for those who wait until none is.
+#[derive(Clone, Default)]
+struct Count(Arc<(Mutex<usize>, Condvar)>);
+
+impl Count {
+    /// One more, as long as the guard lives, unless there are `limit` already.
+    fn enter(&self, limit: usize) -> Option<Present> {
+        let mut n = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *n >= limit {
+            return None;
+        }
+        *n += 1;
+        Some(Present(self.clone()))
+    }
+
+    fn wait_zero(&self, limit: Duration) {
+        let n = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.0.1.wait_timeout_while(n, limit, |n| *n > 0);
+    }
+}
+
+/// One of the things that a [`Count`] counts.
+struct Present(Count);
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let (n, none) = &*self.0.0;
+        let mut n = n.lock().unwrap_or_else(PoisonError::into_inner);
+        *n -= 1;
+        if *n == 0 {
+            none.notify_all();
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Which method is which, and in what order they may be called.
+
+use super::connection::{Params, Received};
+use super::environment;
+use super::file_calls::FileCalls;
+use super::long_poll::LongPolls;
+use super::outbox::{Outbox, Responder};
+use super::session::{ResumeError, Session};
+use super::{Server, process_calls};
+use crate::protocol::environment::{EnvironmentConfigParams, EnvironmentStatus};
+use crate::protocol::error::RpcError;
+use crate::protocol::message::RequestId;
+use crate::protocol::process::{InitializeParams, InitializeResponse};
+use crossbeam_channel::Receiver;
+use log::info;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// The version that the first wire calls itself.
+const PROTOCOL_VERSION: &str = "exec-server.v0";
+
+/// Why a connection cannot go on, as a WebSocket close code and in words.
+pub(super) type Violation = (u16, String);
+
+/// Carries out the requests of one connection. Nothing here blocks: what takes time goes to other threads and is
+/// answered from there.
+pub(super) struct Dispatcher {
+    outbox: Arc<Outbox>,
+    files: FileCalls,
+    context: Context,
+}
+
+/// What the methods have to do with. Cheap to clone, for what is carried out later.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) server: Arc<Server>,
+    pub(super) long_polls: Arc<LongPolls>,
+    handshake: Handshake,
+}
+
+/// How far the handshake has come.
+#[derive(Clone)]
+enum Handshake {
+    /// Nothing but `initialize` is answered.
+    New,
+    /// The session is there; the client has yet to say that it knows.
+    Initialized(Client),
+    Ready(Client),
+}
+
+/// Who is served.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) session: Arc<Session>,
+    /// It has asked for signals beyond `interrupt`.
+    pub(super) extended_signals: bool,
+}
+
+impl Dispatcher {
+    pub(super) fn new(server: Arc<Server>, outbox: Arc<Outbox>) -> Dispatcher {
+        let long_polls = LongPolls::new(server.config.max_long_polls, server.janitor.clone());
+        let files = FileCalls::new(&server, outbox.clone());
+        Dispatcher {
+            outbox,
+            files,
+            context: Context {
+                server,
+                long_polls,
+                handshake: Handshake::New,
+            },
+        }
+    }
+
+    /// Carries out what is received until there is no more, or until something after which it makes no sense.
+    pub(super) fn run(&mut self, received: &Receiver<Received>) -> Option<Violation> {
+        for message in received {
+            let outcome = match message {
+                Received::Request { id, method, params } => {
+                    self.request(id, &method, params);
+                    Ok(())
+                }
+                Received::Notification { method } => self.notification(&method),
+                Received::Answer => {
+                    self.outbox
+                        .complain(&RpcError::invalid_request("unexpected answer: nothing was asked"));
+                    Ok(())
+                }
+                Received::Violation { code, reason } => Err((code, reason)),
+            };
+            if let Err(violation) = outcome {
+                return Some(violation);
+            }
+        }
+        None
+    }
+
+    /// The session of the connection, if it has one.
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        match &self.context.handshake {
+            Handshake::New => None,
+            Handshake::Initialized(client) | Handshake::Ready(client) => Some(client.session.clone()),
+        }
+    }
+
+    /// Nothing of what still waits is of interest any more.
+    pub(super) fn end(&mut self) {
+        self.context.long_polls.cancel_all();
+    }
+
+    fn notification(&mut self, method: &str) -> Result<(), Violation> {
+        match (method, &self.context.handshake) {
+            ("initialized", Handshake::New) => {
+                let reason = "client must call initialize before sending initialized";
+                self.outbox.complain(&RpcError::invalid_request(reason));
+                Err((1002, reason.into()))
+            }
+            ("initialized", Handshake::Initialized(client)) => {
+                self.context.handshake = Handshake::Ready(client.clone());
+                Ok(())
+            }
+            ("initialized", Handshake::Ready(_)) => Ok(()),
+            _ => {
+                let error = format!("unexpected notification method: {method}");
+                self.outbox.complain(&RpcError::invalid_request(error));
+                Ok(())
+            }
+        }
+    }
+
+    fn request(&mut self, id: RequestId, method: &str, params: Params) {
+        let responder = self.outbox.responder(id);
+        if method == "initialize" {
+            return match decode(&params) {
+                Ok(params) => self.initialize(responder, params),
+                Err(e) => responder.fail(&e),
+            };
+        }
+        let call: Call = match method {
+            "process/start" => process_calls::start,
+            "process/read" => process_calls::read,
+            "process/write" => process_calls::write,
+            "process/signal" => process_calls::signal,
+            "process/terminate" => process_calls::terminate,
+            "process/resize" => process_calls::resize,
+            "process/list" => process_calls::list,
+            "environment/info" => environment_info,
+            "environment/status" => environment_status,
+            "environmentConfig/read" => environment_config,
+            _ if FileCalls::knows(method) => {
+                let checked = self.context.client("filesystem").map(drop);
+                return self.files.call(method, params, responder, checked);
+            }
+            _ => {
+                let error = format!("exec-server stub does not implement `{method}` yet");
+                return responder.fail(&RpcError::method_not_found(error));
+            }
+        };
+        // These have to do with one process, which may still be starting; the other methods need not wait for that.
+        let waits = matches!(
+            method,
+            "process/read" | "process/write" | "process/signal" | "process/resize"
+        );
+        let ready = if waits {
+            process_calls::once_started(&self.context, call, responder, params)
+        } else {
+            Some((responder, params))
+        };
+        if let Some((responder, params)) = ready {
+            call(&self.context, responder, params);
+        }
+    }
+
+    fn initialize(&mut self, responder: Responder, params: InitializeParams) {
+        if !matches!(self.context.handshake, Handshake::New) {
+            return responder.fail(&RpcError::invalid_request(
+                "initialize may only be sent once per connection",
+            ));
+        }
+        let session = match &params.resume_session_id {
+            None => self
+                .context
+                .server
+                .sessions
+                .open(&self.outbox, self.context.server.config.max_sessions),
+            Some(id) => self
+                .context
+                .server
+                .sessions
+                .resume(id, &self.outbox)
+                .map_err(|e| match e {
+                    ResumeError::Unknown => RpcError::invalid_request(format!("unknown session id {id}")),
+                    ResumeError::Attached(outbox) => {
+                        self.context.server.probe(&outbox);
+                        RpcError::session_attached(format!("session {id} is already attached to another connection"))
+                    }
+                }),
+        };
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => return responder.fail(&error),
+        };
+        let verb = if params.resume_session_id.is_some() {
+            "resumes"
+        } else {
+            "opens"
+        };
+        info!(
+            "client `{}` {verb} session {}",
+            params.client_name.escape_debug(),
+            session.id()
+        );
+        responder.ok(&InitializeResponse {
+            session_id: session.id(),
+            protocol_version: PROTOCOL_VERSION,
+            environment_info: &self.context.server.environment,
+        });
+        session.attach_processes(&self.outbox);
+        self.context.handshake = Handshake::Initialized(Client {
+            session,
+            extended_signals: params.extended_signals,
+        });
+    }
+}
+
+impl Context {
+    /// The client, if it has done the handshake; `family` names the methods in the error.
+    pub(super) fn client(&self, family: &str) -> Result<Client, RpcError> {
+        let missing = match &self.handshake {
+            Handshake::Ready(client) => return Ok(client.clone()),
+            Handshake::New => "call initialize",
+            Handshake::Initialized(_) => "send initialized",
+        };
+        Err(RpcError::invalid_request(format!(
+            "client must {missing} before using {family} methods"
+        )))
+    }
+}
+
+/// What carries out a request: decodes its parameters, checks the handshake, answers now or later.
+pub(super) type Call = fn(&Context, Responder, Params);
+
+/// Decodes parameters.
+pub(super) fn decode<'a, T: Deserialize<'a>>(params: &'a Params) -> Result<T, RpcError> {
+    serde_json::from_slice(params.as_json()).map_err(RpcError::invalid_params_from)
+}
+
+/// Checks that there are no parameters; an empty object is as good as none.
+fn decode_none(params: &Params) -> Result<(), RpcError> {
+    #[derive(Deserialize)]
+    struct Empty {}
+    match decode::<Empty>(params) {
+        Ok(Empty {}) if params.as_json().starts_with(b"{") => Ok(()),
+        _ => decode::<()>(params),
+    }
+}
+
+fn environment_info(context: &Context, responder: Responder, params: Params) {
+    let checked = decode_none(&params).and_then(|()| context.client("environment info"));
+    responder.answer(checked.map(|_| &context.server.environment));
+}
+
+fn environment_status(context: &Context, responder: Responder, params: Params) {
+    let checked = decode_none(&params).and_then(|()| context.client("environment status"));
+    responder.answer(checked.map(|_| EnvironmentStatus { status: "ready" }));
+}
+
+fn environment_config(context: &Context, responder: Responder, params: Params) {
+    let checked = decode::<EnvironmentConfigParams>(&params).and_then(|params| {
+        if params.config_paths.is_empty() && params.requirements_paths.is_empty() {
+            return Err(RpcError::invalid_params(
+                "at least one config or requirements path is required",
+            ));
+        }
+        if params
+            .config_paths
+            .iter()
+            .chain(&params.requirements_paths)
+            .any(Vec::is_empty)
+        {
+            return Err(RpcError::invalid_params(
+                "TOML paths must contain at least one key segment",
+            ));
+        }
+        context.client("environment config")
+    });
+    responder.answer(checked.map(|_| environment::configuration(&context.server.environment)));
+}

@@ -1,0 +1,200 @@
+//! The hot messages, written by hand into one buffer that is used again and again.
+
+use crate::process::{Event, Exit, Replay, Stream};
+use crate::protocol::bytes;
+use crate::protocol::message::{RequestId, write_json_string};
+use crate::transport::Framing;
+use std::borrow::Cow;
+use std::io::Write;
+
+/// Framed messages that are to be written in one go.
+pub(super) struct Batch {
+    framing: Framing,
+    /// Its length is what has ever been needed, so that nothing is zeroed twice; `len` bytes count.
+    buffer: Vec<u8>,
+    len: usize,
+    /// Where the start of a message is put together.
+    scratch: Vec<u8>,
+}
+
+/// A batch's memory above this is given back when it is idle.
+const KEPT_BYTES: usize = 16 * 1024;
+
+impl Batch {
+    pub(super) fn new(framing: Framing) -> Batch {
+        Batch {
+            framing,
+            buffer: Vec::new(),
+            len: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.buffer.len() > KEPT_BYTES
+    }
+
+    /// Gives the memory back.
+    pub(super) fn shrink(&mut self) {
+        self.buffer = Vec::new();
+        self.len = 0;
+    }
+
+    /// Adds a message.
+    pub(super) fn message(&mut self, message: &[u8]) {
+        self.frame(message.len(), |batch| batch.raw(message));
+    }
+
+    /// Adds bytes without framing.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.room(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Adds a message of `len` bytes that `write` adds.
+    fn frame(&mut self, len: usize, write: impl FnOnce(&mut Batch)) {
+        let mut room = [0; 10];
+        let header = self.framing.header(len, &mut room);
+        self.reserve(header.len() + len + 1);
+        self.raw(header);
+        let start = self.len;
+        write(self);
+        debug_assert_eq!(self.len - start, len);
+        self.raw(self.framing.trailer());
+    }
+
+    fn base64(&mut self, bytes: &[u8]) {
+        let room = self.room(bytes::encoded_len(bytes.len()));
+        bytes::encode_into(bytes, room);
+    }
+
+    fn reserve(&mut self, more: usize) {
+        if self.buffer.len() - self.len < more {
+            let needed = self.len + more;
+            self.buffer
+                .reserve_exact(needed.max(2 * self.buffer.len()) - self.buffer.len());
+            self.buffer.resize(self.buffer.capacity(), 0);
+        }
+    }
+
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        self.reserve(len);
+        let start = self.len;
+        self.len += len;
+        &mut self.buffer[start..self.len]
+    }
+}
+
+/// Adds the notification of an event.
+pub(super) fn event(batch: &mut Batch, process_id: &str, seq: u64, event: &Event) {
+    let method = match event {
+        Event::Output(..) => "output",
+        Event::Exited(_) => "exited",
+        Event::Closed => "closed",
+    };
+    let mut head = std::mem::take(&mut batch.scratch);
+    head.clear();
+    let _ = write!(head, r#"{{"method":"process/{method}","params":{{"processId":"#);
+    write_json_string(&mut head, process_id);
+    let _ = write!(head, r#","seq":{seq}"#);
+    match event {
+        Event::Output(stream, output) => {
+            let _ = write!(head, r#","stream":"{}","chunk":""#, stream_name(*stream));
+            let tail = br#""}}"#;
+            batch.frame(head.len() + bytes::encoded_len(output.len()) + tail.len(), |batch| {
+                batch.raw(&head);
+                batch.base64(output);
+                batch.raw(tail);
+            });
+        }
+        Event::Exited(exit) => {
+            let _ = write!(
+                head,
+                r#","exitCode":{},"sandboxDenied":false{}}}}}"#,
+                exit.code,
+                signal_member(*exit)
+            );
+            batch.message(&head);
+        }
+        Event::Closed => {
+            head.extend_from_slice(b"}}");
+            batch.message(&head);
+        }
+    }
+    batch.scratch = head;
+}
+
+/// Adds the answer to a `process/read`.
+pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay) {
+    let mut head = Vec::new();
+    let _ = write!(head, r#"{{"id":{id},"result":{{"chunks":["#);
+    let mut prefixes = Vec::with_capacity(replay.chunks.len());
+    for (i, (seq, stream, _)) in replay.chunks.iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        prefixes.push(format!(
+            r#"{comma}{{"seq":{seq},"stream":"{}","chunk":""#,
+            stream_name(*stream)
+        ));
+    }
+    let mut tail = Vec::new();
+    let (exited, code) = match replay.exit {
+        Some(exit) => (true, Cow::from(exit.code.to_string())),
+        None => (false, Cow::from("null")),
+    };
+    let _ = write!(
+        tail,
+        r#"],"nextSeq":{},"exited":{exited},"exitCode":{code}{},"closed":{},"failure":null,"sandboxDenied":false,"firstSeq":{},"lostBytes":{}}}}}"#,
+        replay.next_seq,
+        replay.exit.map_or_else(String::new, signal_member),
+        replay.closed,
+        replay.first_seq,
+        replay.lost_bytes,
+    );
+    let chunk_tail = br#""}"#;
+    let chunks = prefixes.iter().zip(&replay.chunks);
+    let sizes = chunks
+        .clone()
+        .map(|(p, (.., output))| p.len() + bytes::encoded_len(output.len()) + chunk_tail.len());
+    batch.frame(head.len() + sizes.sum::<usize>() + tail.len(), |batch| {
+        batch.raw(&head);
+        for (prefix, (.., output)) in chunks {
+            batch.raw(prefix.as_bytes());
+            batch.base64(output);
+            batch.raw(chunk_tail);
+        }
+        batch.raw(&tail);
+    });
+}
+
+fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+        Stream::Pty => "pty",
+    }
+}
+
+fn signal_member(exit: Exit) -> String {
+    exit.signal
+        .map_or_else(String::new, |n| format!(r#","signal":"{}""#, signal_name(n)))
+}
+
+/// The name of a signal, such as `SIGKILL`, or its number for one that has none.
+pub(super) fn signal_name(number: i32) -> String {
+    nix::sys::signal::Signal::try_from(number).map_or_else(|_| number.to_string(), |s| s.as_str().to_owned())
+}

@@ -1,0 +1,130 @@
+//! When the calls of `fs/*` methods are carried out.
+
+use super::Server;
+use super::connection::Params;
+use super::file_methods::{Call, Method, method, touches};
+use super::missing_watch::MissingWatches;
+use super::outbox::{Outbox, Responder};
+use super::path_order::PathOrder;
+use super::worker_pool::{Job, WorkerPool};
+use crate::files::FileHandles;
+use crate::protocol::error::RpcError;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The file calls of one connection: done by the server's workers, in order where they touch the same path.
+pub(super) struct FileCalls {
+    shared: Arc<Shared>,
+    limit: usize,
+}
+
+struct Shared {
+    order: Mutex<PathOrder<Work>>,
+    workers: WorkerPool,
+    handles: FileHandles,
+    watches: MissingWatches,
+}
+
+/// Everything about one call but its ticket.
+struct Work {
+    method: &'static Method,
+    params: Params,
+    responder: Responder,
+}
+
+impl FileCalls {
+    pub(super) fn new(server: &Server, outbox: Arc<Outbox>) -> FileCalls {
+        let shared = Shared {
+            order: Mutex::new(PathOrder::new()),
+            workers: server.workers.clone(),
+            handles: FileHandles::new(),
+            watches: MissingWatches::new(outbox),
+        };
+        FileCalls {
+            shared: Arc::new(shared),
+            limit: server.config.max_file_calls,
+        }
+    }
+
+    /// Whether it is a method of a name that is served here.
+    pub(super) fn knows(name: &str) -> bool {
+        method(name).is_some()
+    }
+
+    /// Has a call carried out and answered. `permitted` says whether the connection may do that yet; wrong parameters
+    /// are told first all the same.
+    pub(super) fn call(&self, name: &str, params: Params, responder: Responder, permitted: Result<(), RpcError>) {
+        let Some(method) = method(name) else { return };
+        let touches = match permitted.and_then(|()| touches(method, &params)) {
+            Ok(touches) => touches,
+            Err(error) => {
+                // Only to tell wrong parameters first: it does nothing without permission.
+                let call = Call {
+                    params: &params,
+                    handles: &self.shared.handles,
+                    watches: &self.shared.watches,
+                    permitted: Err(error),
+                };
+                return method.carry_out(&call, responder);
+            }
+        };
+        let mut order = self.shared.order();
+        if order.len() >= self.limit {
+            let error = format!(
+                "too many file calls are unfinished: a connection may have {}",
+                self.limit
+            );
+            return responder.fail(&RpcError::internal(error));
+        }
+        let ready = order.add(
+            touches,
+            Work {
+                method,
+                params,
+                responder,
+            },
+        );
+        drop(order);
+        if let Some((ticket, work)) = ready {
+            self.shared.clone().submit(ticket, work);
+        }
+    }
+}
+
+impl Shared {
+    fn order(&self) -> MutexGuard<'_, PathOrder<Work>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(self: Arc<Self>, ticket: u64, work: Work) {
+        let workers = self.workers.clone();
+        let job: Job = Box::new(move || {
+            let Work {
+                method,
+                params,
+                responder,
+            } = work;
+            // Those that wait for this one go on even if it fails in an unforeseen way.
+            let _finish = Finish(&self, ticket);
+            let call = Call {
+                params: &params,
+                handles: &self.handles,
+                watches: &self.watches,
+                permitted: Ok(()),
+            };
+            method.carry_out(&call, responder);
+        });
+        workers.submit(job);
+    }
+}
+
+struct Finish<'a>(&'a Arc<Shared>, u64);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        let ready = self.0.order().finish(self.1);
+        for (ticket, work) in ready {
+            self.0.clone().submit(ticket, work);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! WebSocket clients: from the listening socket to the upgraded connection.
+
+use super::Server;
+use super::connection::{Connection, spawn};
+use super::outbox::Outbox;
+use crate::process::Audience;
+use crate::transport::Framing;
+use crate::transport::auth::Authorizer;
+use crate::transport::http::{self, Verdict};
+use crate::transport::websocket::WebSocketSource;
+use log::{debug, error, info, warn};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A socket that WebSocket clients connect to.
+pub struct WebSocketListener {
+    listener: TcpListener,
+    authorizer: Arc<Authorizer>,
+}
+
+impl WebSocketListener {
+    /// Listens on `address`. What clients must present is for the caller to choose; nothing is only safe on loopback.
+    ///
+    /// # Errors
+    /// What the system said, such as that the address is in use.
+    pub fn bind(address: SocketAddr, authorizer: Authorizer) -> io::Result<WebSocketListener> {
+        Ok(WebSocketListener {
+            listener: TcpListener::bind(address)?,
+            authorizer: Arc::new(authorizer),
+        })
+    }
+
+    /// The address with the port that was really chosen.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts clients on a thread of its own, for as long as the program runs.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn serve(self, server: Arc<Server>) -> io::Result<()> {
+        spawn("listener", move || self.accept(&server))
+    }
+
+    fn accept(&self, server: &Arc<Server>) {
+        // When there are no descriptors left, this one makes room to accept a client and turn it away; it would stay in
+        // the queue otherwise and be offered again at once, for ever.
+        let open_spare = || File::open("/dev/null").ok();
+        let mut spare = open_spare();
+        loop {
+            match self.listener.accept() {
+                Ok((stream, peer)) => self.admit(server, stream, peer),
+                Err(e)
+                    if matches!(
+                        e.raw_os_error().map(Errno::from_raw),
+                        Some(Errno::EMFILE | Errno::ENFILE)
+                    ) =>
+                {
+                    warn!("failed to accept a client: {e}");
+                    drop(spare);
+                    drop(self.listener.accept());
+                    spare = open_spare();
+                }
+                // The client has given up, or the network has; the next one is another matter.
+                Err(e) => debug!("failed to accept a client: {e}"),
+            }
+        }
+    }
+
+    fn admit(&self, server: &Arc<Server>, mut stream: TcpStream, peer: SocketAddr) {
+        let Some(present) = server.connections.enter(server.config.max_connections) else {
+            warn!(
+                "client {peer} is turned away: {} connections are open",
+                server.config.max_connections
+            );
+            let _ = stream.set_write_timeout(Some(Duration::from_millis(1)));
+            let _ =
+                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            return;
+        };
+        let (server, authorizer) = (server.clone(), self.authorizer.clone());
+        let outcome = spawn("reader", move || {
+            let upgraded = match upgrade(&mut stream, &authorizer, server.config.upgrade_timeout) {
+                Ok(Some(early)) => start(&server, stream, early, present),
+                Ok(None) => return,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = upgraded {
+                debug!("client {peer} did not become a WebSocket: {e}");
+            }
+        });
+        if let Err(e) = outcome {
+            error!("client {peer} is turned away: failed to start a thread: {e}");
+        }
+    }
+}
+
+/// Answers the HTTP request. If it becomes a WebSocket, returns what has come after it.
+fn upgrade(stream: &mut TcpStream, authorizer: &Authorizer, limit: Duration) -> io::Result<Option<Vec<u8>>> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(limit))?;
+    let deadline = Instant::now() + limit;
+    let mut head = Vec::new();
+    loop {
+        match http::examine(&head, authorizer) {
+            Verdict::Upgrade { accept, head_len } => {
+                stream.write_all(&http::upgrade_response(&accept))?;
+                stream.set_read_timeout(None)?;
+                stream.set_write_timeout(None)?;
+                return Ok(Some(head.split_off(head_len)));
+            }
+            Verdict::Respond(response) => {
+                stream.write_all(&response)?;
+                linger(stream, deadline);
+                return Ok(None);
+            }
+            Verdict::Incomplete => {}
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let mut piece = [0; 2048];
+        match stream.read(&mut piece)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => head.extend_from_slice(&piece[..n]),
+        }
+    }
+}
+
+/// Waits for the client to close after a response: closing with something unread would reset the connection, and the
+/// response might never be seen.
+fn linger(stream: &mut TcpStream, deadline: Instant) {
+    let deadline = deadline.min(Instant::now() + Duration::from_secs(1));
+    let mut rest = [0; 2048];
+    let _ = stream.shutdown(Shutdown::Write);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return;
+        }
+        if !matches!(stream.read(&mut rest), Ok(1..)) {
+            return;
+        }
+    }
+}
+
+/// Runs an upgraded connection; returns when nothing more comes in.
+fn start(server: &Arc<Server>, stream: TcpStream, early: Vec<u8>, present: super::Present) -> io::Result<()> {
+    // What is in flight when the connection is cut must be less than what is retained.
+    setsockopt(&stream, sockopt::SndBuf, &server.config.socket_send_bytes)?;
+    let output = stream.try_clone()?;
+    let socket = Arc::new(stream.try_clone()?);
+    let cut = socket.clone();
+    let (outbox, flow) = Outbox::new(
+        &server.config,
+        true,
+        Box::new(move || drop(cut.shutdown(Shutdown::Both))),
+    );
+    let source = WebSocketSource::new(stream, early, server.config.max_message_bytes, outbox.clone());
+    let connection = Connection {
+        server: server.clone(),
+        outbox: outbox.clone(),
+        session_ttl: server.config.session_ttl,
+        drain_limit: Duration::ZERO,
+        ended: close_later(server, &socket),
+        present,
+    };
+    let reader = connection.start(flow, output, Framing::WebSocket)?;
+    server.keep_alive(&outbox);
+    reader.run(source);
+    discard(&socket);
+    Ok(())
+}
+
+/// Lets the client know that nothing more comes, and cuts it off if it then goes on for long. To close at once, with
+/// something unread, would reset the connection, and the client might never see the close frame.
+fn close_later(server: &Server, socket: &Arc<TcpStream>) -> Box<dyn Fn() + Send> {
+    let (socket, janitor, limit) = (
+        Arc::downgrade(socket),
+        server.janitor.clone(),
+        server.config.drain_limit,
+    );
+    Box::new(move || {
+        let Some(open) = socket.upgrade() else { return };
+        let _ = open.shutdown(Shutdown::Write);
+        let socket = socket.clone();
+        janitor.after(limit, move || {
+            if let Some(open) = socket.upgrade() {
+                let _ = open.shutdown(Shutdown::Both);
+            }
+        });
+    })
+}
+
+/// Reads until the client has closed or is cut off.
+fn discard(mut socket: &TcpStream) {
+    let mut rest = [0; 4096];
+    loop {
+        match socket.read(&mut rest) {
+            Ok(1..) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+}
+
+impl Server {
+    /// Pings a client that says nothing for a while, and cuts it off when it says nothing for long.
+    fn keep_alive(self: &Arc<Server>, outbox: &Arc<Outbox>) {
+        let (server, watched) = (Arc::downgrade(self), Arc::downgrade(outbox));
+        let next = self
+            .config
+            .ping_interval
+            .saturating_sub(outbox.silence())
+            .max(self.config.ping_interval / 2);
+        self.janitor.after(next, move || {
+            let (Some(server), Some(outbox)) = (server.upgrade(), watched.upgrade()) else {
+                return;
+            };
+            if outbox.silence() >= server.config.silence_limit {
+                info!("a client is silent for {:?}: its connection is cut", outbox.silence());
+                return outbox.cut();
+            }
+            if outbox.silence() >= server.config.ping_interval {
+                outbox.ping();
+            }
+            server.keep_alive(&outbox);
+        });
+    }
+
+    /// Finds out whether the client is still there whose session another one wants; if it says nothing, it is cut off,
+    /// and its session can be resumed.
+    pub(super) fn probe(self: &Arc<Server>, outbox: &Arc<Outbox>) {
+        if !outbox.begin_probe() {
+            return;
+        }
+        outbox.ping();
+        let probed = Arc::downgrade(outbox);
+        let limit = self.config.probe_limit;
+        self.janitor.after(limit, move || {
+            let Some(outbox) = probed.upgrade() else { return };
+            if outbox.silence() >= limit {
+                info!(
+                    "client {} is silent and its session is wanted: its connection is cut",
+                    outbox.id()
+                );
+                outbox.cut();
+            }
+            outbox.end_probe();
+        });
+    }
+}

@@ -1,0 +1,298 @@
+//! Everything that leaves a connection.
+
+use super::answer_text::AnswerText;
+use super::config::ServerConfig;
+use crate::process::{Audience, Process};
+use crate::protocol::error::RpcError;
+use crate::protocol::message::{self, RequestId};
+use crate::transport::websocket::{self, Companion};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Something that is to be written, before any process's news.
+pub(super) enum Outgoing {
+    /// A message.
+    Message(AnswerText),
+    /// The answer to a `process/read`, which is put together when it is written.
+    Replay {
+        id: RequestId,
+        process: Arc<Process>,
+        after: u64,
+        max_bytes: Option<usize>,
+    },
+    /// WebSocket frames as they are.
+    Frames(Vec<u8>),
+    /// The last thing: after this, and the news there is by then, nothing is written.
+    Finish,
+}
+
+/// What is to leave one connection: a lane for answers, and the processes that have news.
+///
+/// Nothing waits here. The writer takes what it can write; output itself stays in the processes' logs until then.
+pub struct Outbox {
+    id: u64,
+    answers: Sender<Outgoing>,
+    news: Sender<Arc<Process>>,
+    is_websocket: bool,
+    /// Bytes and number of answers that are not written yet.
+    unread_bytes: AtomicUsize,
+    unread_answers: AtomicUsize,
+    max_unread_bytes: usize,
+    max_unread_answers: usize,
+    /// Set when the bounds above were met, or the connection is to end for another reason.
+    broken: AtomicBool,
+    on_broken: Box<dyn Fn() + Send + Sync>,
+    /// It was asked for a sign of life because its session is wanted.
+    is_probed: AtomicBool,
+    /// Requests whose answer is still being worked on.
+    unanswered: Mutex<usize>,
+    all_answered: Condvar,
+    /// When the other side was last heard of, in milliseconds since `epoch`.
+    heard: AtomicU64,
+    epoch: Instant,
+}
+
+/// The writer's end of an [`Outbox`].
+pub(super) struct Outflow {
+    pub(super) answers: Receiver<Outgoing>,
+    pub(super) news: Receiver<Arc<Process>>,
+}
+
+impl Outbox {
+    /// An outbox, and the writer's end of it. `on_broken` is to cut the connection.
+    pub(super) fn new(
+        config: &ServerConfig,
+        is_websocket: bool,
+        on_broken: Box<dyn Fn() + Send + Sync>,
+    ) -> (Arc<Outbox>, Outflow) {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let (answers, answers_out) = unbounded();
+        let (news, news_out) = unbounded();
+        let outbox = Outbox {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            answers,
+            news,
+            is_websocket,
+            unread_bytes: AtomicUsize::new(0),
+            unread_answers: AtomicUsize::new(0),
+            max_unread_bytes: config.max_unread_bytes,
+            max_unread_answers: config.max_unread_answers,
+            broken: AtomicBool::new(false),
+            on_broken,
+            is_probed: AtomicBool::new(false),
+            unanswered: Mutex::new(0),
+            all_answered: Condvar::new(),
+            heard: AtomicU64::new(0),
+            epoch: Instant::now(),
+        };
+        (
+            Arc::new(outbox),
+            Outflow {
+                answers: answers_out,
+                news: news_out,
+            },
+        )
+    }
+
+    /// Sends a message.
+    pub(super) fn send(&self, message: Vec<u8>) {
+        self.put(Outgoing::Message(AnswerText::Small(message)));
+    }
+
+    /// Sends an answer, a message or what becomes one.
+    pub(super) fn put(&self, outgoing: Outgoing) {
+        let bytes = match &outgoing {
+            Outgoing::Message(message) => message.len(),
+            Outgoing::Frames(frames) => frames.len(),
+            Outgoing::Replay { .. } | Outgoing::Finish => 0,
+        };
+        let before = self.unread_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let answers = self.unread_answers.fetch_add(1, Ordering::Relaxed);
+        if (before > self.max_unread_bytes || answers > self.max_unread_answers)
+            && !self.broken.swap(true, Ordering::Relaxed)
+        {
+            log::warn!("a client reads no answers: {answers} of {before} bytes wait; its connection is closed");
+            (self.on_broken)();
+        }
+        // A broken connection needs nothing more, but its writer must end.
+        if !self.broken.load(Ordering::Relaxed) || matches!(outgoing, Outgoing::Finish) {
+            // It can only fail when the writer has ended, and then nobody is there to read it.
+            let _ = self.answers.send(outgoing);
+        }
+    }
+
+    /// The writer has taken something of that many bytes.
+    pub(super) fn written(&self, bytes: usize) {
+        self.unread_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.unread_answers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sends an error that answers no particular request.
+    pub(super) fn complain(&self, error: &RpcError) {
+        let mut message = Vec::new();
+        message::write_error(&mut message, None, error);
+        self.send(message);
+    }
+
+    /// Tells a WebSocket client why its connection ends, if it still reads. Nothing else is sent after that.
+    pub(super) fn close(&self, code: u16, reason: &str) {
+        if self.is_websocket {
+            self.put(Outgoing::Frames(websocket::close_frame(code, reason)));
+        }
+        self.finish();
+    }
+
+    /// Lets the writer end once everything there is now is written.
+    pub(super) fn finish(&self) {
+        self.put(Outgoing::Finish);
+    }
+
+    /// Asks a WebSocket client for a sign of life.
+    pub(super) fn ping(&self) {
+        if self.is_websocket {
+            self.put(Outgoing::Frames(websocket::ping_frame()));
+        }
+    }
+
+    /// How long nothing has been heard of the other side.
+    pub(super) fn silence(&self) -> Duration {
+        self.epoch
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)))
+    }
+
+    /// Whether a probe begins now; false for a client that cannot be probed, or is.
+    pub(super) fn begin_probe(&self) -> bool {
+        self.is_websocket && !self.is_probed.swap(true, Ordering::Relaxed)
+    }
+
+    /// The probe is over.
+    pub(super) fn end_probe(&self) {
+        self.is_probed.store(false, Ordering::Relaxed);
+    }
+
+    /// Cuts the connection.
+    pub(super) fn cut(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+        (self.on_broken)();
+    }
+
+    /// Puts a process whose turn is over at the end of the queue.
+    pub(super) fn requeue(&self, process: Arc<Process>) {
+        let _ = self.news.send(process);
+    }
+
+    /// Waits until every request has its answer, for at most `limit`.
+    pub(super) fn wait_answered(&self, limit: Duration) {
+        let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.all_answered.wait_timeout_while(unanswered, limit, |n| *n > 0);
+    }
+
+    /// A request to be answered later.
+    pub(super) fn responder(self: &Arc<Outbox>, id: RequestId) -> Responder {
+        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Responder {
+            outbox: self.clone(),
+            id: Some(id),
+        }
+    }
+}
+
+impl Audience for Outbox {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn news(&self, process: &Arc<Process>) {
+        let _ = self.news.send(process.clone());
+    }
+}
+
+impl Companion for Outbox {
+    fn heard(&self) {
+        self.heard
+            .store(self.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn send_frames(&self, frames: Vec<u8>) {
+        self.put(Outgoing::Frames(frames));
+    }
+}
+
+/// The duty to answer one request, once.
+pub(super) struct Responder {
+    outbox: Arc<Outbox>,
+    id: Option<RequestId>,
+}
+
+impl Responder {
+    /// Answers with a result.
+    pub(super) fn ok(mut self, result: &impl Serialize) {
+        if let Some(id) = self.id.take() {
+            let mut message = Vec::with_capacity(128);
+            message::write_result(&mut message, &id, result);
+            self.outbox.send(message);
+        }
+    }
+
+    /// Answers with an error.
+    pub(super) fn fail(mut self, error: &RpcError) {
+        if let Some(id) = self.id.take() {
+            let mut message = Vec::with_capacity(128);
+            message::write_error(&mut message, Some(&id), error);
+            self.outbox.send(message);
+        }
+    }
+
+    /// Answers with the result that `write` appends, as JSON, or with its error.
+    pub(super) fn write(mut self, write: impl FnOnce(&mut AnswerText) -> Result<(), RpcError>) {
+        let Some(id) = self.id.take() else { return };
+        let mut head = Vec::with_capacity(256);
+        head.extend_from_slice(br#"{"id":"#);
+        head.extend_from_slice(id.as_json().as_bytes());
+        head.extend_from_slice(br#","result":"#);
+        let mut text = AnswerText::Small(head);
+        match write(&mut text) {
+            Ok(()) => text.push(b"}"),
+            Err(error) => {
+                let mut message = Vec::new();
+                message::write_error(&mut message, Some(&id), &error);
+                text = AnswerText::Small(message);
+            }
+        }
+        self.outbox.put(Outgoing::Message(text));
+    }
+
+    /// Answers with either.
+    pub(super) fn answer(self, outcome: Result<impl Serialize, RpcError>) {
+        match outcome {
+            Ok(result) => self.ok(&result),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Answers with something that is put together when it is written.
+    pub(super) fn put(mut self, outgoing: impl FnOnce(RequestId) -> Outgoing) {
+        if let Some(id) = self.id.take() {
+            self.outbox.put(outgoing(id));
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            let mut message = Vec::new();
+            message::write_error(&mut message, Some(&id), &RpcError::internal("the request was given up"));
+            self.outbox.send(message);
+        }
+        let mut unanswered = self.outbox.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        *unanswered -= 1;
+        if *unanswered == 0 {
+            self.outbox.all_answered.notify_all();
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The `process/*` methods.
+
+use super::connection::Params;
+use super::dispatcher::{Call, Context, decode};
+use super::encode::signal_name;
+use super::outbox::{Outgoing, Responder};
+use super::session::Session;
+use super::{Present, Server, sandbox};
+use crate::process::env_policy::child_environment;
+use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
+use crate::protocol::bytes;
+use crate::protocol::error::RpcError;
+use crate::protocol::path_uri;
+use crate::protocol::process::{
+    ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
+    SignalParams, TerminalSize, TerminateParams, TerminateResponse, WriteParams, WriteResponse,
+};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+/// `process/start`
+pub(super) fn start(context: &Context, responder: Responder, params: Params) {
+    let checked = decode::<ExecParams>(&params).and_then(|params| {
+        let session = context.client("exec")?.session;
+        Ok((session, start_spec(&params)?, params.process_id))
+    });
+    let (session, spec, id) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return responder.fail(&error),
+    };
+    let mut responder = Some(responder);
+    let server = &context.server;
+    let added = session.add_process(&id, server.config.max_processes, |audience| {
+        let starter = Starter {
+            id: id.clone(),
+            session: session.clone(),
+            server: Arc::downgrade(server),
+            responder: responder.take(),
+            _present: server.live_processes.enter(usize::MAX),
+        };
+        Process::new(&id, spec.stdio, server.config.process(), audience, Box::new(starter))
+    });
+    match (added, responder) {
+        (Ok(process), _) => process.launch(spec),
+        (Err(error), Some(responder)) => responder.fail(&error),
+        (Err(_), None) => {}
+    }
+}
+
+/// What a process means to its session and the client that started it.
+struct Starter {
+    id: String,
+    session: Arc<Session>,
+    server: Weak<Server>,
+    responder: Option<Responder>,
+    /// Counts it among the server's live processes.
+    _present: Option<Present>,
+}
+
+impl Owner for Starter {
+    fn started(&mut self, outcome: Result<(), StartError>) {
+        if outcome.is_err() {
+            self.session.remove_process(&self.id);
+        }
+        if let Some(responder) = self.responder.take() {
+            let outcome = outcome.map_err(|e| start_error(&self.id, &e));
+            responder.answer(outcome.map(|()| ExecResponse {
+                process_id: &self.id,
+                sandbox_type: "none",
+            }));
+        }
+    }
+
+    fn settled(&mut self) {
+        self.session.start_settled();
+    }
+
+    fn ended(&mut self) {
+        if let Some(server) = self.server.upgrade() {
+            self.session.process_ended(&self.id, &server);
+        }
+    }
+}
+
+fn start_spec(params: &ExecParams) -> Result<StartSpec, RpcError> {
+    if params.argv.is_empty() {
+        return Err(RpcError::invalid_params("argv must not be empty"));
+    }
+    let cwd = working_directory(&params.cwd)?;
+    sandbox::check(params.sandbox.as_ref())?;
+    if params.enforce_managed_network || params.network_proxy.is_some() {
+        return Err(RpcError::internal(
+            "a managed network cannot be enforced by this exec-server",
+        ));
+    }
+    let stdio = match (params.tty, params.size) {
+        (true, Some(size)) => Stdio::Terminal(terminal_size(size)?),
+        (true, None) => Stdio::Terminal(process::TerminalSize::default()),
+        (false, _) => Stdio::Pipes {
+            stdin: params.pipe_stdin,
+        },
+    };
+    Ok(StartSpec {
+        argv: params.argv.iter().map(Into::into).collect(),
+        arg0: params.arg0.as_ref().map(Into::into),
+        cwd,
+        env: child_environment(std::env::vars_os(), params.env_policy.as_ref(), &params.env),
+        stdio,
+    })
+}
+
+fn working_directory(cwd: &str) -> Result<PathBuf, RpcError> {
+    path_uri::parse(cwd).map_err(|e| match e.kind {
+        path_uri::PathUriErrorKind::InvalidParams => RpcError::invalid_params(e.to_string()),
+        path_uri::PathUriErrorKind::InvalidRequest => {
+            RpcError::invalid_params(format!("cwd URI `{cwd}` is not valid on this exec-server host: {e}"))
+        }
+    })
+}
+
+fn terminal_size(size: TerminalSize) -> Result<process::TerminalSize, RpcError> {
+    if size.rows == 0 || size.cols == 0 {
+        return Err(RpcError::invalid_params(
+            "size must have at least one row and one column",
+        ));
+    }
+    Ok(process::TerminalSize {
+        rows: size.rows,
+        cols: size.cols,
+    })
+}
+
+fn start_error(id: &str, error: &StartError) -> RpcError {
+    match error {
+        StartError::Cancelled => RpcError::invalid_request(format!("process {id} start was cancelled")),
+        _ => RpcError::internal(error.to_string()),
+    }
+}
+
+/// Gives a request back if it need not wait for the start of its process. Otherwise it is carried out, in its turn,
+/// once the process runs or could not be started; so a client need not wait for the answer to the start.
+pub(super) fn once_started(
+    context: &Context,
+    call: Call,
+    responder: Responder,
+    params: Params,
+) -> Option<(Responder, Params)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named<'a> {
+        #[serde(borrow)]
+        process_id: Cow<'a, str>,
+    }
+    let starting = context
+        .client("exec")
+        .ok()
+        .filter(|client| client.session.is_starting_something());
+    let named = starting.and_then(|client| client.session.process(&decode::<Named<'_>>(&params).ok()?.process_id));
+    let Some(process) = named else {
+        return Some((responder, params));
+    };
+    // Shared, because the process gives the call-back up when it has started.
+    let request = Arc::new(Mutex::new(Some((responder, params))));
+    let take = |request: &Mutex<Option<_>>| request.lock().ok().and_then(|mut request| request.take());
+    let waits = process.once_started({
+        let (context, request) = (context.clone(), request.clone());
+        Box::new(move || {
+            if let Some((responder, params)) = take(&request) {
+                call(&context, responder, params);
+            }
+        })
+    });
+    if waits { None } else { take(&request) }
+}
+
+/// `process/read`
+pub(super) fn read(context: &Context, responder: Responder, params: Params) {
+    let checked =
+        decode::<ReadParams<'_>>(&params).and_then(|params| Ok((known_process(context, &params.process_id)?, params)));
+    let (process, params) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return responder.fail(&error),
+    };
+    let after = params.after_seq.unwrap_or(0);
+    let max_bytes = params.max_bytes;
+    let wait = Duration::from_millis(params.wait_ms.unwrap_or(0));
+    let answer = {
+        let process = process.clone();
+        move |responder: Responder| {
+            responder.put(|id| Outgoing::Replay {
+                id,
+                process,
+                after,
+                max_bytes,
+            })
+        }
+    };
+    if wait.is_zero() {
+        return answer(responder);
+    }
+    // Shared, because a refused poll gives its call-back up.
+    let responder = Arc::new(Mutex::new(Some(responder)));
+    let take = |responder: &Mutex<Option<Responder>>| responder.lock().ok().and_then(|mut r| r.take());
+    let parked = context.long_polls.park(&process, after, wait, {
+        let responder = responder.clone();
+        move || {
+            if let Some(responder) = take(&responder) {
+                answer(responder);
+            }
+        }
+    });
+    if let Some(responder) = (!parked).then(|| take(&responder)).flatten() {
+        let limit = context.server.config.max_long_polls;
+        responder.fail(&RpcError::internal(format!(
+            "too many reads wait: a connection may have {limit}"
+        )));
+    }
+}
+
+/// `process/write`
+pub(super) fn write(context: &Context, responder: Responder, params: Params) {
+    match try_write(context, &params) {
+        Err(error) => responder.fail(&error),
+        Ok(Err(status)) => responder.ok(&status),
+        Ok(Ok((process, params, input))) => {
+            let id = params.process_id.as_ref().to_owned();
+            let limit = context.server.config.stdin_hard_bytes;
+            let reply = move |status| match status {
+                WriteStatus::Accepted => responder.ok(&WriteResponse::Accepted),
+                WriteStatus::StdinClosed => responder.ok(&WriteResponse::StdinClosed),
+                WriteStatus::Full => responder.fail(&RpcError::internal(format!(
+                    "stdin of process {id} is full: it may have {limit} bytes that it has not read"
+                ))),
+            };
+            process.write(&params.write_id, input, params.close_stdin, Box::new(reply));
+        }
+    }
+}
+
+type Write<'a> = Result<(Arc<Process>, WriteParams<'a>, Vec<u8>), WriteResponse>;
+
+fn try_write<'a>(context: &Context, raw: &'a Params) -> Result<Write<'a>, RpcError> {
+    let params: WriteParams<'_> = decode(raw)?;
+    if params.write_id.is_empty() {
+        return Err(RpcError::invalid_params("writeId must not be empty"));
+    }
+    let input = match &params.chunk {
+        Some(chunk) => {
+            bytes::decode(raw.base64("chunk", chunk)).map_err(|e| RpcError::invalid_params(e.to_string()))?
+        }
+        None if params.close_stdin => Vec::new(),
+        None => return Err(RpcError::invalid_params("missing field `chunk`")),
+    };
+    let session = context.client("exec")?.session;
+    Ok(match session.process(&params.process_id) {
+        None => Err(WriteResponse::UnknownProcess),
+        Some(process) => Ok((process, params, input)),
+    })
+}
+
+/// `process/signal`
+pub(super) fn signal(context: &Context, responder: Responder, params: Params) {
+    let outcome = decode::<SignalParams<'_>>(&params).and_then(|params| {
+        let client = context.client("exec")?;
+        if params.signal != ProcessSignal::Interrupt && !client.extended_signals {
+            return Err(RpcError::invalid_params(
+                "signals other than `interrupt` are for clients that ask for extendedSignals in initialize",
+            ));
+        }
+        let signal = match params.signal {
+            ProcessSignal::Interrupt => process::Signal::Interrupt,
+            ProcessSignal::Hangup => process::Signal::Hangup,
+            ProcessSignal::Quit => process::Signal::Quit,
+            ProcessSignal::Kill => process::Signal::Kill,
+            ProcessSignal::Usr1 => process::Signal::Usr1,
+            ProcessSignal::Usr2 => process::Signal::Usr2,
+            ProcessSignal::Terminate => process::Signal::Terminate,
+        };
+        match client.session.process(&params.process_id) {
+            Some(process) => process
+                .signal(signal)
+                .map_err(|e| RpcError::internal(format!("failed to signal process: {e}"))),
+            None => Ok(()),
+        }
+    });
+    responder.answer(outcome.map(|()| Nothing {}));
+}
+
+/// `process/terminate`
+pub(super) fn terminate(context: &Context, responder: Responder, params: Params) {
+    let outcome = decode::<TerminateParams<'_>>(&params).and_then(|params| {
+        let session = context.client("exec")?.session;
+        let grace = Duration::from_millis(params.grace_ms.unwrap_or(0));
+        let process = session.process(&params.process_id);
+        Ok(TerminateResponse {
+            running: process.is_some_and(|process| process.terminate(grace)),
+        })
+    });
+    responder.answer(outcome);
+}
+
+/// `process/resize`
+pub(super) fn resize(context: &Context, responder: Responder, params: Params) {
+    let outcome = decode::<ResizeParams<'_>>(&params).and_then(|params| {
+        let size = terminal_size(params.size)?;
+        let process = known_process(context, &params.process_id)?;
+        process.resize(size).map_err(|e| {
+            RpcError::invalid_request(format!(
+                "failed to resize the terminal of process {}: {e}",
+                params.process_id
+            ))
+        })
+    });
+    responder.answer(outcome.map(|()| Nothing {}));
+}
+
+/// `process/list`
+pub(super) fn list(context: &Context, responder: Responder, _params: Params) {
+    let outcome = context.client("exec").map(|client| {
+        let mut processes: Vec<ListedProcess> = client.session.processes().iter().map(listed).collect();
+        processes.sort_unstable_by(|a, b| a.process_id.cmp(&b.process_id));
+        ListResponse { processes }
+    });
+    responder.answer(outcome);
+}
+
+fn listed(process: &Arc<Process>) -> ListedProcess {
+    let snapshot = process.snapshot();
+    ListedProcess {
+        process_id: process.id().to_owned(),
+        pid: snapshot.pid,
+        tty: snapshot.tty,
+        exited: snapshot.exit.is_some(),
+        exit_code: snapshot.exit.map(|exit| exit.code),
+        signal: snapshot.exit.and_then(|exit| exit.signal).map(signal_name),
+        closed: snapshot.closed,
+        next_seq: snapshot.next_seq,
+        retained_bytes: snapshot.retained_bytes,
+    }
+}
+
+fn known_process(context: &Context, id: &str) -> Result<Arc<Process>, RpcError> {
+    let session = context.client("exec")?.session;
+    session
+        .process(id)
+        .ok_or_else(|| RpcError::invalid_request(format!("unknown process id {id}")))
+}

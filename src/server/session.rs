@@ -1,0 +1,244 @@
+//! Sessions: processes that outlive the connection they were started on.
+
+use super::Server;
+use super::outbox::Outbox;
+use crate::process::{Audience, Process};
+use crate::protocol::error::RpcError;
+use crate::sys::random;
+use log::info;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The processes of one client, under the names it gave them.
+pub struct Session {
+    id: Box<str>,
+    /// Processes that are being started.
+    starting: AtomicUsize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    processes: HashMap<Box<str>, Arc<Process>>,
+    /// The ended ones, the one that ended first in front.
+    ended: VecDeque<Arc<Process>>,
+    attached: Option<Arc<Outbox>>,
+    /// Counts the times a connection was lost, so that an old deadline does not end a resumed session.
+    detachments: u64,
+    is_over: bool,
+}
+
+impl Session {
+    /// What it is resumed with.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The process of that name.
+    pub(super) fn process(&self, id: &str) -> Option<Arc<Process>> {
+        self.inner().processes.get(id).cloned()
+    }
+
+    /// Whether there is a process whose start is not settled.
+    pub(super) fn is_starting_something(&self) -> bool {
+        self.starting.load(Ordering::Acquire) > 0
+    }
+
+    /// All processes.
+    pub(super) fn processes(&self) -> Vec<Arc<Process>> {
+        self.inner().processes.values().cloned().collect()
+    }
+
+    /// Adds the process that `create` returns, told to which connection it belongs. Its start is under way from now on
+    /// until [`start_settled`](Session::start_settled).
+    pub(super) fn add_process(
+        &self,
+        id: &str,
+        limit: usize,
+        create: impl FnOnce(Option<Arc<dyn Audience>>) -> Arc<Process>,
+    ) -> Result<Arc<Process>, RpcError> {
+        let mut inner = self.inner();
+        if inner.is_over {
+            return Err(RpcError::invalid_request(format!("session {} has ended", self.id)));
+        }
+        if inner.processes.contains_key(id) {
+            return Err(RpcError::invalid_request(format!("process {id} already exists")));
+        }
+        if inner.processes.len() >= limit {
+            // What has ended gives way to what is to start.
+            let Some(oldest) = inner.ended.pop_front() else {
+                return Err(RpcError::internal(format!(
+                    "too many processes: a session may have {limit}"
+                )));
+            };
+            inner.processes.remove(oldest.id());
+        }
+        let audience = inner.attached.clone().map(|outbox| outbox as Arc<dyn Audience>);
+        let process = create(audience);
+        self.starting.fetch_add(1, Ordering::AcqRel);
+        inner.processes.insert(id.into(), process.clone());
+        Ok(process)
+    }
+
+    /// All that waited for a start has had its turn.
+    pub(super) fn start_settled(&self) {
+        self.starting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The start of a process has failed: there is no such process.
+    pub(super) fn remove_process(&self, id: &str) {
+        self.inner().processes.remove(id);
+    }
+
+    /// A process has had its last event: it can still be read for some time.
+    pub(super) fn process_ended(self: &Arc<Session>, id: &str, server: &Server) {
+        let mut inner = self.inner();
+        let Some(process) = inner.processes.get(id).cloned() else {
+            return;
+        };
+        inner.ended.push_back(process.clone());
+        drop(inner);
+        let (session, process) = (Arc::downgrade(self), Arc::downgrade(&process));
+        server.janitor.after(server.config.retain_ended, move || {
+            if let (Some(session), Some(process)) = (session.upgrade(), process.upgrade()) {
+                session.forget(&process);
+            }
+        });
+    }
+
+    fn forget(&self, process: &Arc<Process>) {
+        let mut inner = self.inner();
+        if inner
+            .processes
+            .get(process.id())
+            .is_some_and(|p| Arc::ptr_eq(p, process))
+        {
+            inner.processes.remove(process.id());
+        }
+        if let Some(i) = inner.ended.iter().position(|p| Arc::ptr_eq(p, process)) {
+            inner.ended.remove(i);
+        }
+        if inner.processes.is_empty() {
+            inner.processes.shrink_to_fit();
+            inner.ended.shrink_to_fit();
+        }
+    }
+
+    /// The connection is there and knows the session: it is told of all events from now on.
+    pub(super) fn attach_processes(&self, outbox: &Arc<Outbox>) {
+        for process in self.processes() {
+            process.attach(outbox.clone());
+        }
+    }
+
+    /// The connection of that outbox is gone. The session lives on for a while, or ends now.
+    pub(super) fn detach(self: &Arc<Session>, outbox: &Outbox, server: &Arc<Server>, ttl: Duration) {
+        let mut inner = self.inner();
+        if inner
+            .attached
+            .as_ref()
+            .is_none_or(|attached| attached.id() != outbox.id())
+        {
+            return;
+        }
+        inner.attached = None;
+        inner.detachments += 1;
+        let detachments = inner.detachments;
+        let processes: Vec<_> = inner.processes.values().cloned().collect();
+        drop(inner);
+        for process in processes {
+            process.detach(outbox.id());
+        }
+        if ttl.is_zero() {
+            return server.end_session(self, None);
+        }
+        info!("session {} is detached and kept for {ttl:?}", self.id);
+        let (session, owner) = (Arc::downgrade(self), Arc::downgrade(server));
+        server.janitor.after(ttl, move || {
+            let (Some(session), Some(server)) = (session.upgrade(), owner.upgrade()) else {
+                return;
+            };
+            server.end_session(&session, Some(detachments));
+        });
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sessions of a server.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<Box<str>, Arc<Session>>>);
+
+impl Sessions {
+    /// Opens a session for a connection.
+    pub(super) fn open(&self, outbox: &Arc<Outbox>, limit: usize) -> Result<Arc<Session>, RpcError> {
+        let id = random::uuid().map_err(|e| RpcError::internal(format!("failed to make a session id: {e}")))?;
+        let mut sessions = self.sessions();
+        if sessions.len() >= limit {
+            return Err(RpcError::internal(format!(
+                "too many sessions: the server has its limit of {limit}"
+            )));
+        }
+        let inner = Inner {
+            attached: Some(outbox.clone()),
+            ..Inner::default()
+        };
+        let session = Arc::new(Session {
+            id: id.into(),
+            starting: AtomicUsize::new(0),
+            inner: Mutex::new(inner),
+        });
+        sessions.insert(session.id.clone(), session.clone());
+        Ok(session)
+    }
+
+    /// Attaches a connection to a session that has none. If it has one, that is returned.
+    pub(super) fn resume(&self, id: &str, outbox: &Arc<Outbox>) -> Result<Arc<Session>, ResumeError> {
+        let session = self.sessions().get(id).cloned().ok_or(ResumeError::Unknown)?;
+        let mut inner = session.inner();
+        if inner.is_over {
+            return Err(ResumeError::Unknown);
+        }
+        if let Some(attached) = &inner.attached {
+            return Err(ResumeError::Attached(attached.clone()));
+        }
+        inner.attached = Some(outbox.clone());
+        drop(inner);
+        Ok(session)
+    }
+
+    /// Takes a session out and returns its processes; nothing can be started in it any more. With `detachments`, only
+    /// if it has been without a connection since the time it was lost that often.
+    pub(super) fn close(&self, session: &Session, detachments: Option<u64>) -> Vec<Arc<Process>> {
+        let mut sessions = self.sessions();
+        let mut inner = session.inner();
+        if detachments.is_some_and(|n| inner.attached.is_some() || inner.detachments != n) {
+            return Vec::new();
+        }
+        sessions.remove(&session.id);
+        inner.is_over = true;
+        inner.ended = VecDeque::new();
+        std::mem::take(&mut inner.processes).into_values().collect()
+    }
+
+    /// All sessions.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions().values().cloned().collect()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a session could not be resumed.
+pub(super) enum ResumeError {
+    /// There is none of that name, or none any more.
+    Unknown,
+    /// Another connection has it.
+    Attached(Arc<Outbox>),
+}
