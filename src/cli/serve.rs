@@ -1,0 +1,81 @@
+//! Runs the server until a signal or its only client ends it.
+
+use super::args::{Listen, ServeArgs};
+use exec_server::process::{adopt_orphans, kill_descendants, reap_orphans};
+use exec_server::server::{Server, ServerConfig, WebSocketListener};
+use exec_server::sys::allocator;
+use log::{info, warn};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigSet, Signal};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// What standard input and output may hold, if they are pipes: several large messages without a switch to the client.
+const PIPE_BYTES: i32 = 1024 * 1024;
+
+/// Serves. Only returns if that cannot even begin.
+pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
+    allocator::limit_arenas();
+    // Before there is any thread, so that all of them leave these signals to this one.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
+        signals.add(signal);
+    }
+    signals
+        .thread_block()
+        .map_err(|e| format!("failed to block signals: {e}"))?;
+    if let Err(e) = adopt_orphans() {
+        warn!("failed to become a subreaper: {e}; what a command leaves behind may outlive it");
+    }
+    let config = ServerConfig {
+        session_ttl: args.session_ttl,
+        retain_bytes: args.retain_bytes,
+        ..ServerConfig::default()
+    };
+    let server = Server::new(config);
+    match args.listen {
+        Listen::Stdio => serve_stdio(&server).map_err(|e| format!("failed to serve standard input: {e}"))?,
+        Listen::WebSocket(address) => {
+            let authorizer = args.auth.authorizer().map_err(|e| e.to_string())?;
+            let listener = WebSocketListener::bind(address, authorizer);
+            let listener = listener.map_err(|e| format!("failed to listen on {address}: {e}"))?;
+            let url = listener.local_addr().map(|address| format!("ws://{address}\n"));
+            let told = url.and_then(|url| io::stdout().write_all(url.as_bytes()));
+            listener
+                .serve(server.clone())
+                .and(told)
+                .map_err(|e| format!("failed to serve {address}: {e}"))?;
+        }
+    }
+    loop {
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) => reap_orphans(),
+            Ok(signal) => {
+                info!("ending on {signal}");
+                end(&server);
+            }
+            Err(e) => return Err(format!("failed to wait for signals: {e}")),
+        }
+    }
+}
+
+fn serve_stdio(server: &Arc<Server>) -> io::Result<()> {
+    let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+    let (input, output) = (own(io::stdin().as_fd())?, own(io::stdout().as_fd())?);
+    for pipe in [&input, &output] {
+        // It has an effect on pipes only, and is of use but not needed.
+        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    }
+    let ending = server.clone();
+    server.serve_lines(input, output, move || end(&ending))
+}
+
+/// Ends the server with everything that its commands have started.
+fn end(server: &Server) -> ! {
+    server.shut_down();
+    kill_descendants();
+    std::process::exit(0)
+}
