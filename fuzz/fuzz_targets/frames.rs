@@ -1,0 +1,8 @@
+//! A WebSocket's bytes, fed in pieces, against the same bytes at once.
+
+#![no_main]
+
+#[path = "../../tests/checks/frames.rs"]
+mod frames;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| frames::check(input));
