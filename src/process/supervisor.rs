@@ -99,10 +99,11 @@ fn begin(process: &Arc<Process>, spec: &StartSpec) -> Result<Begun, StartError> 
     state.started(child.pid);
     // Executing the program can take long, on a slow disk; long enough to be given up.
     if state.ending == Ending::Kill {
+        // No more signals from now on, so that none can go to a pid that is another's already.
+        state.phase = Phase::Reaped;
         drop(state);
         family::kill_family(child.pid);
         let _ = reap(&child);
-        process.state().phase = Phase::Reaped;
         return Err(StartError::Cancelled);
     }
     Ok((child, streams, wake, block))
@@ -377,10 +378,9 @@ impl Supervisor {
         self.process.record(|state| state.log.exited(exit));
     }
 
-    /// Under the lock under which signals are sent, so that none goes to a pid that is another's already.
+    /// The phase first: signals are only sent in another, under the lock, so none goes to a pid that is another's already.
     fn reap(&mut self) -> Exit {
-        let mut state = self.process.state();
-        state.phase = Phase::Reaped;
+        self.process.state().phase = Phase::Reaped;
         self.reaped = true;
         reap(&self.child)
     }
