@@ -131,9 +131,12 @@ fn upgrade(stream: &mut TcpStream, authorizer: &Authorizer, limit: Duration) -> 
         }
         stream.set_read_timeout(Some(left))?;
         let mut piece = [0; 2048];
-        match stream.read(&mut piece)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => head.extend_from_slice(&piece[..n]),
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => head.extend_from_slice(&piece[..n]),
+            // A server that was stopped and continued: reads with a time limit are not taken up again by themselves.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
     }
 }
