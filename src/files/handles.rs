@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +14,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::base64_text::{self, DecodeFailure, PIECE};
 use super::error::{FilesError, FilesErrorKind};
 use super::place::{Links, file_type};
-use super::read::{not_a_file, open_regular};
+use super::read::{fill, not_a_file, open_regular};
 use crate::protocol::bytes;
 use crate::protocol::files::FsOpenMode;
 
@@ -216,7 +215,10 @@ fn append_block(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> Resu
     let mut done = 0;
     while done < len {
         let wanted = piece.len().min(len - done);
-        let count = fill_at(file, &mut piece[..wanted], offset + done as u64)?;
+        let place = offset + done as u64;
+        let count = fill(&mut piece[..wanted], |rest, before| {
+            file.read_at(rest, place + before as u64)
+        })?;
         bytes::append(&piece[..count], out);
         done += count;
         if count < wanted {
@@ -224,20 +226,6 @@ fn append_block(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> Resu
         }
     }
     Ok(false)
-}
-
-/// Reads until the buffer is full or the file ends.
-fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read_at(&mut buffer[length..], offset + length as u64) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl ReadableFile {
         let (mut left, mut written) = (self.size, 0);
         while left > 0 {
             let wanted = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
-            let length = fill(&mut self.file, &mut piece[..wanted])?;
+            let length = fill(&mut piece[..wanted], |rest, _| self.file.read(rest))?;
             let text = bytes::encoded_len(length);
             bytes::encode_into(&piece[..length], &mut room[written..written + text]);
             written += text;
@@ -117,7 +117,7 @@ fn append_all(file: &mut File, limit: u64, out: &mut Vec<u8>) -> Result<(), File
     let mut piece = vec![0; PIECE];
     let mut total = 0;
     loop {
-        let length = fill(file, &mut piece)?;
+        let length = fill(&mut piece, |rest, _| file.read(rest))?;
         total += length as u64;
         if total > limit {
             return Err(too_large(limit));
@@ -129,11 +129,14 @@ fn append_all(file: &mut File, limit: u64, out: &mut Vec<u8>) -> Result<(), File
     }
 }
 
-/// Reads until the buffer is full or the file ends.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads until the buffer is full or the file ends. `read` is told where to put the next bytes and how many came before.
+pub(super) fn fill(
+    buffer: &mut [u8],
+    mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
-        match file.read(&mut buffer[length..]) {
+        match read(&mut buffer[length..], length) {
             Ok(0) => break,
             Ok(count) => length += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
