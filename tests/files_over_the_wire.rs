@@ -125,6 +125,37 @@ fn failures_have_the_codes_that_clients_go_by() {
 }
 
 #[test]
+fn improper_base64_touches_nothing() {
+    both(|_, client| {
+        let dir = Dir::new();
+        fs::write(dir.path("old"), "old").unwrap();
+        // A short text, and one that is long enough to be handled apart from its message.
+        for before in ["".to_owned(), "A".repeat(100_000)] {
+            for (end, what) in [
+                ("!!", "Invalid symbol 33, offset"),
+                ("YQ", "Invalid padding"),
+                ("aGl=", "Invalid last symbol 108, offset"),
+                ("YQ==YQ==", "Invalid symbol 61, offset"),
+                ("\n", "Invalid symbol 10, offset"),
+            ] {
+                let data = before.clone() + end;
+                for name in ["old", "new"] {
+                    let params = json!({"path": dir.uri(name), "dataBase64": data});
+                    let (code, message) = client.refusal("fs/writeFile", params);
+                    let what = format!("fs/writeFile requires valid base64 dataBase64: {what}");
+                    assert!(code == -32600 && message.starts_with(&what), "{code} {message}");
+                }
+                let params = json!({"handleId": "none", "offset": 0, "chunk": data});
+                let (code, message) = client.refusal("fs/writeBlock", params);
+                assert!(code == -32602 && message.starts_with(what), "{code} {message}");
+            }
+        }
+        assert_eq!(fs::read(dir.path("old")).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path(".")).unwrap().count(), 1);
+    });
+}
+
+#[test]
 fn calls_on_one_path_keep_their_order() {
     both(|_, client| {
         let dir = Dir::new();

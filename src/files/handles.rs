@@ -11,10 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use super::base64_text::{self, DecodeFailure, PIECE};
 use super::error::{FilesError, FilesErrorKind};
 use super::place::{Links, file_type};
-use super::read::{fill, not_a_file, open_regular};
+use super::read::{PIECE, fill, not_a_file, open_regular};
 use crate::protocol::bytes;
 use crate::protocol::files::FsOpenMode;
 
@@ -138,34 +137,22 @@ impl FileHandles {
         result
     }
 
-    /// Writes the bytes whose base64 is `chunk` at `offset`; a gap before them becomes zeros.
+    /// Writes `chunk` at `offset`; a gap before it becomes zeros.
     ///
     /// # Errors
-    /// InvalidParams for improper base64; InvalidRequest for anything but 1 to [`MAX_BLOCK`] bytes and for a
-    /// range no file can have; NotFound for an unknown handle; EBADF for one for reading.
+    /// InvalidRequest for anything but 1 to [`MAX_BLOCK`] bytes and for a range no file can have; NotFound for an unknown
+    /// handle; EBADF for one for reading.
     pub fn write_block(&self, id: &str, offset: u64, chunk: &[u8]) -> Result<(), FilesError> {
-        if chunk.len() > bytes::encoded_len(MAX_BLOCK) {
+        if !(1..=MAX_BLOCK).contains(&chunk.len()) {
             return Err(block_length("write"));
         }
-        let mut bytes = Vec::with_capacity(base64_text::decoded_len(chunk));
-        base64_text::decode(chunk, |piece| {
-            bytes.extend_from_slice(piece);
-            Ok::<(), FilesError>(())
-        })
-        .map_err(|failure| match failure {
-            DecodeFailure::Improper(what) => FilesError::invalid_params(what),
-            DecodeFailure::Taker(error) => error,
-        })?;
-        if !(1..=MAX_BLOCK).contains(&bytes.len()) {
-            return Err(block_length("write"));
-        }
-        let end = offset.checked_add(bytes.len() as u64);
+        let end = offset.checked_add(chunk.len() as u64);
         if end.is_none_or(|end| i64::try_from(end).is_err()) {
             return Err(FilesError::invalid_request(
                 "file write range exceeds the signed 64-bit file offset limit",
             ));
         }
-        self.get(id)?.write_all_at(&bytes, offset)?;
+        self.get(id)?.write_all_at(chunk, offset)?;
         Ok(())
     }
 
@@ -191,6 +178,17 @@ impl FileHandles {
         // Nothing under it can leave the table half changed.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a text of `len` bytes of base64 can be that of a block to write, before it is decoded.
+///
+/// # Errors
+/// InvalidRequest for one that is too long.
+pub fn check_block_text(len: usize) -> Result<(), FilesError> {
+    if len > bytes::encoded_len(MAX_BLOCK) {
+        return Err(block_length("write"));
+    }
+    Ok(())
 }
 
 fn block_length(verb: &str) -> FilesError {
@@ -292,7 +290,7 @@ mod tests {
         assert_eq!(read(&handles, "h", 0, 1).unwrap(), (encoded(b"0"), false));
         handles.open("w", &path, Replace).unwrap();
         assert!(read(&handles, "w", 0, 1).unwrap_err().is(Errno::EBADF));
-        handles.write_block("w", 0, b"YQ==").unwrap();
+        handles.write_block("w", 0, b"a").unwrap();
         let unknown = read(&handles, "zz", 0, 4).unwrap_err();
         assert_eq!(unknown.message, "unknown file handle `zz`");
         assert_eq!(unknown.kind, FilesErrorKind::NotFound);
@@ -367,30 +365,27 @@ mod tests {
         assert_eq!((dir.get("f"), dir.mode("f")), (vec![], 0o600));
         handles.open("d", &dir.path("dang"), Replace).unwrap();
         assert!(dir.path("made").exists());
-        handles.write_block("w", 0, b"aGVsbG8=").unwrap();
-        handles.write_block("w", 7, b"Wg==").unwrap();
+        handles.write_block("w", 0, b"hello").unwrap();
+        handles.write_block("w", 7, b"Z").unwrap();
         assert_eq!(dir.get("f"), b"hello\0\0Z");
 
         let block = vec![7; MAX_BLOCK + 1];
-        handles.write_block("w", 0, encoded(&block[1..]).as_bytes()).unwrap();
+        handles.write_block("w", 0, &block[1..]).unwrap();
         assert_eq!(dir.get("f"), block[1..]);
-        let error = |offset, chunk: &str| handles.write_block("w", offset, chunk.as_bytes()).unwrap_err();
+        let error = |offset, chunk: &[u8]| handles.write_block("w", offset, chunk).unwrap_err();
         let length = "file write block length must be between 1 and 1048576";
-        assert_eq!(error(0, "").message, length);
-        assert_eq!(error(0, &encoded(&block)).message, length);
-        assert_eq!(error(0, &"A".repeat(4_000_000)).message, length);
-        assert_eq!(
-            error(0, "!!"),
-            FilesError::invalid_params("Invalid symbol 33, offset 0.")
-        );
+        assert_eq!(error(0, b"").message, length);
+        assert_eq!(error(0, &block).message, length);
+        assert_eq!(check_block_text(1_398_104), Ok(()));
+        assert_eq!(check_block_text(1_398_105).unwrap_err().message, length);
         for offset in [i64::MAX as u64, u64::MAX] {
             assert_eq!(
-                error(offset, "YQ==").message,
+                error(offset, b"a").message,
                 "file write range exceeds the signed 64-bit file offset limit"
             );
         }
         handles.write_block("w", 0, b"YQ==").unwrap();
-        let unknown = handles.write_block("zz", 0, b"YQ==").unwrap_err();
+        let unknown = handles.write_block("zz", 0, b"a").unwrap_err();
         assert_eq!(unknown.kind, FilesErrorKind::NotFound);
     }
 

@@ -5,7 +5,6 @@
 //! is written beside the old and renamed over it. Trees are gone through with a bounded number of
 //! descriptors and no recursion, however deep they are.
 
-mod base64_text;
 mod canonicalize;
 mod copy;
 mod directory;
@@ -26,11 +25,11 @@ pub use canonicalize::canonicalize;
 pub use copy::{Copied, copy};
 pub use directory::{create_directory, read_directory};
 pub use error::{FilesError, FilesErrorKind};
-pub use handles::{FileHandles, MAX_BLOCK};
+pub use handles::{FileHandles, MAX_BLOCK, check_block_text};
 pub use metadata::metadata;
 pub use place::Links;
 pub use read::{READ_LIMIT, ReadableFile, open_for_reading};
 pub use remove::{RemoveOptions, remove};
 pub use walk::walk;
 pub use watch::MissingWatch;
-pub use write::write_base64;
+pub use write::{Content, write};

@@ -13,6 +13,7 @@ mod number;
 use std::borrow::Cow;
 use std::fmt;
 
+use super::bytes::Base64;
 use super::message::Limits;
 use crate::sys::memory;
 use fault::Fault;
@@ -59,13 +60,13 @@ pub(crate) struct Scanner<'a> {
     bulk: Option<Bulk<'a>>,
 }
 
-/// A long string without escapes that is the value of one of a few known keys in an object within the outermost one.
+/// A long string of proper base64 that is the value of one of a few known keys in an object within the outermost one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bulk<'a> {
     /// The key.
     pub key: &'static str,
     /// The string without its quotes.
-    pub text: &'a str,
+    pub text: Base64<'a>,
 }
 
 /// The members whose values are bytes in base64.
@@ -171,10 +172,10 @@ impl<'a> Scanner<'a> {
                 Some(b':') => self.at += 1,
                 Some(_) => return Err(self.error_ahead(Fault::ExpectedColon)),
             }
-            let value = self.value()?;
-            if self.depth == 2 && value.kind == Kind::String && value.raw.len() >= BULK_BYTES {
-                self.keep_bulk(key, value.raw);
-            }
+            let value = match self.bulk_value(key) {
+                Some(bulk) => bulk,
+                None => self.value()?,
+            };
             member(&self.keys[key].text, value);
         }
         self.at += 1;
@@ -186,13 +187,27 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    #[cold]
-    fn keep_bulk(&mut self, key: usize, raw: &'a str) {
-        let key = BULK_KEYS.into_iter().find(|name| *name == self.keys[key].text);
-        let text = &raw[1..raw.len() - 1];
-        if let Some(key) = key.filter(|_| self.bulk.is_none() && memory::find(b'\\', text.as_bytes()).is_none()) {
-            self.bulk = Some(Bulk { key, text });
+    /// Reads the value of that key if it is the first bulk string. To check that it is base64 takes less time than to look
+    /// for escapes and control characters, of which there are none then.
+    fn bulk_value(&mut self, key: usize) -> Option<Span<'a>> {
+        if self.depth != 2 || self.bulk.is_some() || self.text.len() - self.at < BULK_BYTES {
+            return None;
         }
+        let key = BULK_KEYS.into_iter().find(|name| *name == self.keys[key].text)?;
+        if self.peek() != Some(b'"') || self.values >= self.limits.max_values {
+            return None;
+        }
+        let start = self.at + 1;
+        let rest = &self.text.as_bytes()[start..];
+        let len = memory::find(b'"', rest).filter(|len| *len >= BULK_BYTES)?;
+        let text = Base64::check(&rest[..len])?;
+        self.bulk = Some(Bulk { key, text });
+        self.values += 1;
+        self.at = start + len + 1;
+        Some(Span {
+            kind: Kind::String,
+            raw: &self.text[start - 1..self.at],
+        })
     }
 
     /// Checks that nothing but white space is left.

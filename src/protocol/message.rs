@@ -154,7 +154,7 @@ pub fn parse_with_bulk<'a>(text: &'a [u8], limits: &Limits) -> Result<(Message<'
         let params = members.params.map_or(0..0, |params| address_range(params.raw));
         let bulk = scanner
             .bulk()
-            .filter(|bulk| params.contains(&address_range(bulk.text).start));
+            .filter(|bulk| params.contains(&(bulk.text.text().as_ptr() as usize)));
         Ok((members.classify()?, bulk))
     } else {
         scanner.value()?;

@@ -5,6 +5,7 @@ use super::gate::{Gate, Permit};
 use super::outbox::{Outbox, Outflow};
 use super::writer::Writer;
 use super::{Present, Server};
+use crate::protocol::bytes::{self, Base64};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, Bulk, Message, RequestId};
 use crate::transport::stdio::LineSource;
@@ -61,9 +62,10 @@ impl Params {
                 _permit: permit,
             };
         };
-        let start = bulk.text.as_ptr() as usize - text.as_ptr() as usize;
-        let without = [&text.as_bytes()[..start], &text.as_bytes()[start + bulk.text.len()..]].concat();
-        let bulk = (bulk.key, message.slice_ref(bulk.text.as_bytes()));
+        let base64 = bulk.text.text();
+        let start = base64.as_ptr() as usize - text.as_ptr() as usize;
+        let without = [&text.as_bytes()[..start], &text.as_bytes()[start + base64.len()..]].concat();
+        let bulk = (bulk.key, message.slice_ref(base64));
         Params {
             text: Some(without.into()),
             bulk: Some(bulk),
@@ -76,11 +78,20 @@ impl Params {
         self.text.as_deref().unwrap_or(b"null")
     }
 
-    /// The base64 that was decoded for `key`, or what was taken out in its place.
-    pub(super) fn base64<'a>(&'a self, key: &str, decoded: &'a str) -> &'a [u8] {
-        match &self.bulk {
-            Some((bulk_key, bulk)) if *bulk_key == key => bulk,
-            _ => decoded.as_bytes(),
+    /// What was taken out as the value of `key`.
+    pub(super) fn bulk(&self, key: &str) -> Option<Base64<'_>> {
+        let (_, text) = self.bulk.as_ref().filter(|(bulk_key, _)| *bulk_key == key)?;
+        Some(Base64::checked(text))
+    }
+
+    /// The bytes that are the value of `key`, given in base64 as `text` unless that was taken out.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and where.
+    pub(super) fn bytes(&self, key: &str, text: &str) -> Result<Vec<u8>, String> {
+        match self.bulk(key) {
+            Some(bulk) => Ok(bulk.decode()),
+            None => bytes::decode(text.as_bytes()).map_err(|e| bytes::describe(&e)),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::missing_watch::MissingWatches;
 use super::outbox::Responder;
 use super::path_order::Touch;
 use super::sandbox;
-use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Links, RemoveOptions};
+use crate::files::{self, Content, FileHandles, FilesError, FilesErrorKind, Links, RemoveOptions};
 use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{
     FsCanonicalizeParams, FsCanonicalizeResponse, FsCloseParams, FsCopyParams, FsCopyResponse, FsCreateDirectoryParams,
@@ -234,8 +234,16 @@ fn read_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
 fn write_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let params: FsWriteFileParams<'_> = call.unrestricted(|p: &FsWriteFileParams<'_>| p.sandbox.as_ref())?;
     let links = Links::from_follow(params.follow_symlinks);
-    let text = call.params.base64("dataBase64", &params.data_base64);
-    files::write_base64(native(&params.path)?, text, links)?;
+    let improper = |what| RpcError::invalid_request(format!("fs/writeFile requires valid base64 dataBase64: {what}"));
+    let few;
+    let content = match call.params.bulk("dataBase64") {
+        Some(text) => Content::Base64(text),
+        None => {
+            few = call.params.bytes("dataBase64", &params.data_base64).map_err(improper)?;
+            Content::Bytes(&few)
+        }
+    };
+    files::write(native(&params.path)?, content, links)?;
     put_nothing(out)
 }
 
@@ -314,8 +322,14 @@ fn read_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
 
 fn write_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let params: FsWriteBlockParams<'_> = call.decode()?;
-    let text = call.params.base64("chunk", &params.chunk);
-    call.handles.write_block(&params.handle_id, params.offset, text)?;
+    let len = call
+        .params
+        .bulk("chunk")
+        .map_or(params.chunk.len(), |bulk| bulk.text().len());
+    files::check_block_text(len)?;
+    let chunk = call.params.bytes("chunk", &params.chunk);
+    let chunk = chunk.map_err(RpcError::invalid_params)?;
+    call.handles.write_block(&params.handle_id, params.offset, &chunk)?;
     put_nothing(out)
 }
 

@@ -8,7 +8,6 @@ use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
 use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
-use crate::protocol::bytes;
 use crate::protocol::error::RpcError;
 use crate::protocol::path_uri;
 use crate::protocol::process::{
@@ -248,9 +247,7 @@ fn try_write<'a>(context: &Context, raw: &'a Params) -> Result<Write<'a>, RpcErr
         return Err(RpcError::invalid_params("writeId must not be empty"));
     }
     let input = match &params.chunk {
-        Some(chunk) => {
-            bytes::decode(raw.base64("chunk", chunk)).map_err(|e| RpcError::invalid_params(e.to_string()))?
-        }
+        Some(chunk) => raw.bytes("chunk", chunk).map_err(RpcError::invalid_params)?,
         None if params.close_stdin => Vec::new(),
         None => return Err(RpcError::invalid_params("missing field `chunk`")),
     };
