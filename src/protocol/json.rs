@@ -38,7 +38,15 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span<'a> {
     pub(crate) kind: Kind,
-    pub(crate) raw: &'a str,
+    pub(crate) raw: &'a [u8],
+}
+
+/// A string that has been checked.
+enum Content<'a> {
+    /// What is between the quotes.
+    Plain(&'a str),
+    /// The string with its quotes and escapes.
+    Escaped(&'a [u8]),
 }
 
 /// A key of an object that is still being read.
@@ -50,7 +58,7 @@ struct Key<'a> {
 
 /// Reads one JSON text from front to back.
 pub(crate) struct Scanner<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at: usize,
     depth: usize,
     values: usize,
@@ -77,10 +85,8 @@ const BULK_BYTES: usize = 16 * 1024;
 
 impl<'a> Scanner<'a> {
     /// A scanner at the start of `text`.
-    pub(crate) fn new(text: &'a [u8], limits: Limits) -> Result<Self, JsonError> {
-        let text = std::str::from_utf8(text)
-            .map_err(|error| JsonError::new(text, error.valid_up_to() + 1, Fault::InvalidUnicode))?;
-        Ok(Self {
+    pub(crate) fn new(text: &'a [u8], limits: Limits) -> Self {
+        Self {
             text,
             at: 0,
             depth: 0,
@@ -88,7 +94,7 @@ impl<'a> Scanner<'a> {
             limits,
             keys: Vec::new(),
             bulk: None,
-        })
+        }
     }
 
     /// The first bulk string that was read.
@@ -98,8 +104,7 @@ impl<'a> Scanner<'a> {
 
     /// The first byte that is not white space, which is not consumed.
     pub(crate) fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        while let Some(&byte) = bytes.get(self.at) {
+        while let Some(&byte) = self.text.get(self.at) {
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
                 _ => return Some(byte),
@@ -198,7 +203,7 @@ impl<'a> Scanner<'a> {
             return None;
         }
         let start = self.at + 1;
-        let rest = &self.text.as_bytes()[start..];
+        let rest = &self.text[start..];
         let len = memory::find(b'"', rest).filter(|len| *len >= BULK_BYTES)?;
         let text = Base64::check(&rest[..len])?;
         self.bulk = Some(Bulk { key, text });
@@ -264,13 +269,9 @@ impl<'a> Scanner<'a> {
 
     /// Reads a key and returns its place in `keys`.
     fn key(&mut self, first_key: usize) -> Result<usize, JsonError> {
-        let start = self.at;
-        let escaped = self.string()?;
-        let raw = &self.text[start..self.at];
-        let text = if escaped {
-            Cow::Owned(self.unescape(raw)?)
-        } else {
-            Cow::Borrowed(&raw[1..raw.len() - 1])
+        let text = match self.string()? {
+            Content::Plain(text) => Cow::Borrowed(text),
+            Content::Escaped(raw) => Cow::Owned(self.unescape(raw)?),
         };
         let siblings = &self.keys[first_key..];
         if siblings.len() < PAIRWISE && siblings.iter().any(|key| key.text == text) {
@@ -298,18 +299,14 @@ impl<'a> Scanner<'a> {
             .min_by_key(|key| key.end);
         match repeated {
             None => Ok(()),
-            Some(key) => Err(JsonError::new(
-                self.text.as_bytes(),
-                key.end,
-                Fault::duplicate(&key.text),
-            )),
+            Some(key) => Err(JsonError::new(self.text, key.end, Fault::duplicate(&key.text))),
         }
     }
 
     /// Reads `word`, whose first byte has been seen.
     fn ident(&mut self, word: &[u8], kind: Kind) -> Result<Kind, JsonError> {
         for &expected in word {
-            match self.text.as_bytes().get(self.at) {
+            match self.text.get(self.at) {
                 None => return Err(self.error_here(Fault::EofInValue)),
                 Some(&byte) => {
                     self.at += 1;
@@ -323,18 +320,26 @@ impl<'a> Scanner<'a> {
         Ok(kind)
     }
 
-    /// Reads a string, of which the opening quote is next; true if it has escapes.
-    fn string(&mut self) -> Result<bool, JsonError> {
+    /// Reads a string, of which the opening quote is next.
+    fn string(&mut self) -> Result<Content<'a>, JsonError> {
+        let start = self.at;
         self.at += 1;
         let mut escaped = false;
         loop {
-            let rest = &self.text.as_bytes()[self.at..];
+            let rest = &self.text[self.at..];
             self.at += plain_run(rest);
-            match self.text.as_bytes().get(self.at) {
+            match self.text.get(self.at) {
                 None => return Err(self.error_here(Fault::EofInString)),
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(escaped);
+                    let raw = &self.text[start..self.at];
+                    let text = std::str::from_utf8(raw).map_err(|error| {
+                        JsonError::new(self.text, start + error.valid_up_to() + 1, Fault::InvalidUnicode)
+                    })?;
+                    return Ok(match escaped {
+                        true => Content::Escaped(raw),
+                        false => Content::Plain(&text[1..text.len() - 1]),
+                    });
                 }
                 Some(b'\\') => {
                     self.at += 1;
@@ -373,7 +378,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn byte_of_string(&mut self) -> Result<u8, JsonError> {
-        match self.text.as_bytes().get(self.at) {
+        match self.text.get(self.at) {
             None => Err(self.error_here(Fault::EofInString)),
             Some(&byte) => {
                 self.at += 1;
@@ -383,7 +388,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn hex4(&mut self) -> Result<u16, JsonError> {
-        let bytes = self.text.as_bytes();
+        let bytes = self.text;
         let Some(digits) = bytes.get(self.at..self.at + 4) else {
             self.at = bytes.len();
             return Err(self.error_here(Fault::EofInString));
@@ -397,22 +402,22 @@ impl<'a> Scanner<'a> {
             .ok_or_else(|| self.error_here(Fault::InvalidEscape))
     }
 
-    fn unescape(&self, raw: &str) -> Result<String, JsonError> {
+    fn unescape(&self, raw: &[u8]) -> Result<String, JsonError> {
         // The scanner has accepted the string, and accepts no more than serde_json does.
-        serde_json::from_slice(raw.as_bytes()).map_err(|_| self.error_here(Fault::InvalidEscape))
+        serde_json::from_slice(raw).map_err(|_| self.error_here(Fault::InvalidEscape))
     }
 
     /// An error about the bytes before this place.
     #[cold]
     fn error_here(&self, fault: Fault) -> JsonError {
-        JsonError::new(self.text.as_bytes(), self.at, fault)
+        JsonError::new(self.text, self.at, fault)
     }
 
     /// An error about the next byte.
     #[cold]
     fn error_ahead(&self, fault: Fault) -> JsonError {
         let end = self.text.len().min(self.at + 1);
-        JsonError::new(self.text.as_bytes(), end, fault)
+        JsonError::new(self.text, end, fault)
     }
 }
 

@@ -48,9 +48,10 @@ impl RequestId {
     }
 
     fn from_span(id: Span<'_>) -> Result<Self, MessageError> {
+        let text = std::str::from_utf8(id.raw).map_err(|_| MessageError::Id)?;
         match id.kind {
-            Kind::String => Ok(Self(id.raw.into())),
-            Kind::Number => match id.raw.parse::<i64>() {
+            Kind::String => Ok(Self(text.into())),
+            Kind::Number => match text.parse::<i64>() {
                 Ok(number) => Ok(number.into()),
                 Err(_) => Err(MessageError::Id),
             },
@@ -89,28 +90,28 @@ pub enum Message<'a> {
         /// What is called.
         method: Cow<'a, str>,
         /// The JSON text of the parameters; `None` if they are absent or `null`.
-        params: Option<&'a str>,
+        params: Option<&'a [u8]>,
     },
     /// A call that wants none.
     Notification {
         /// What is called.
         method: Cow<'a, str>,
         /// The JSON text of the parameters; `None` if they are absent or `null`.
-        params: Option<&'a str>,
+        params: Option<&'a [u8]>,
     },
     /// The answer to a request that succeeded.
     Response {
         /// That of the request.
         id: RequestId,
         /// The JSON text of the result.
-        result: &'a str,
+        result: &'a [u8],
     },
     /// The answer to a request that failed.
     Error {
         /// That of the request, or -1 when it could not be read.
         id: RequestId,
         /// The JSON text of the error: an object with `code` and `message`.
-        error: &'a str,
+        error: &'a [u8],
     },
 }
 
@@ -146,7 +147,7 @@ pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Message<'a>, Message
 /// The same, with the one long string of base64 that the params may have, so that decoding them need not go through it
 /// again.
 pub fn parse_with_bulk<'a>(text: &'a [u8], limits: &Limits) -> Result<(Message<'a>, Option<Bulk<'a>>), MessageError> {
-    let mut scanner = Scanner::new(text, *limits)?;
+    let mut scanner = Scanner::new(text, *limits);
     let mut members = Members::default();
     if scanner.peek() == Some(b'{') {
         scanner.object(|key, value| members.keep(key, value))?;
@@ -163,7 +164,7 @@ pub fn parse_with_bulk<'a>(text: &'a [u8], limits: &Limits) -> Result<(Message<'
     }
 }
 
-fn address_range(text: &str) -> std::ops::Range<usize> {
+fn address_range(text: &[u8]) -> std::ops::Range<usize> {
     let start = text.as_ptr() as usize;
     start..start + text.len()
 }
@@ -231,10 +232,9 @@ impl<'a> Members<'a> {
 }
 
 fn method_name(method: Span<'_>) -> Result<Cow<'_, str>, MessageError> {
-    if method.kind == Kind::String && !method.raw.contains('\\') {
-        Ok(Cow::Borrowed(&method.raw[1..method.raw.len() - 1]))
-    } else {
-        decode(method.raw).map(Cow::Owned)
+    match std::str::from_utf8(method.raw) {
+        Ok(text) if method.kind == Kind::String && !text.contains('\\') => Ok(Cow::Borrowed(&text[1..text.len() - 1])),
+        _ => decode(method.raw).map(Cow::Owned),
     }
 }
 
@@ -268,9 +268,8 @@ struct ErrorBody {
     _data: Option<IgnoredAny>,
 }
 
-/// From bytes, as everything else is decoded: the decoder for strings would be another copy of all its code.
-fn decode<T: DeserializeOwned>(raw: &str) -> Result<T, MessageError> {
-    serde_json::from_slice(raw.as_bytes()).map_err(|error| MessageError::Member(without_position(&error)))
+fn decode<T: DeserializeOwned>(raw: &[u8]) -> Result<T, MessageError> {
+    serde_json::from_slice(raw).map_err(|error| MessageError::Member(without_position(&error)))
 }
 
 /// Appends the answer to a request that succeeded.

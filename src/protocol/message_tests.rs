@@ -19,14 +19,14 @@ fn request<'a>(id: &str, method: &'a str, params: Option<&'a str>) -> Message<'a
     Message::Request {
         id: RequestId(id.into()),
         method: method.into(),
-        params,
+        params: params.map(str::as_bytes),
     }
 }
 
 fn notification<'a>(method: &'a str, params: Option<&'a str>) -> Message<'a> {
     Message::Notification {
         method: method.into(),
-        params,
+        params: params.map(str::as_bytes),
     }
 }
 
@@ -42,14 +42,14 @@ fn messages_are_classified_by_their_members() {
             r#"{"id":1,"result":null}"#,
             Message::Response {
                 id: 1.into(),
-                result: "null",
+                result: b"null",
             },
         ),
         (
             r#"{"error":{"code":-1,"message":"x","data":[],"more":1},"id":"a"}"#,
             Message::Error {
                 id: "a".into(),
-                error: r#"{"code":-1,"message":"x","data":[],"more":1}"#,
+                error: br#"{"code":-1,"message":"x","data":[],"more":1}"#,
             },
         ),
         (

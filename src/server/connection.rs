@@ -53,9 +53,9 @@ pub(super) struct Params {
 }
 
 impl Params {
-    fn new(message: &Bytes, text: Option<&str>, bulk: Option<Bulk<'_>>, permit: Option<Permit>) -> Params {
+    fn new(message: &Bytes, text: Option<&[u8]>, bulk: Option<Bulk<'_>>, permit: Option<Permit>) -> Params {
         let Some((text, bulk)) = text.zip(bulk) else {
-            let text = text.map(|text| message.slice_ref(text.as_bytes()));
+            let text = text.map(|text| message.slice_ref(text));
             return Params {
                 text,
                 bulk: None,
@@ -64,7 +64,7 @@ impl Params {
         };
         let base64 = bulk.text.text();
         let start = base64.as_ptr() as usize - text.as_ptr() as usize;
-        let without = [&text.as_bytes()[..start], &text.as_bytes()[start + base64.len()..]].concat();
+        let without = [&text[..start], &text[start + base64.len()..]].concat();
         let bulk = (bulk.key, message.slice_ref(base64));
         Params {
             text: Some(without.into()),

@@ -47,8 +47,8 @@ fn compare(value: &Value, parsed: Option<Message<'_>>, shown: &dyn Fn() -> Strin
     let id_is_good = id.is_some_and(|id| id.is_string() || id.is_i64());
     let method = object.get("method");
     let params = object.get("params").filter(|params| !params.is_null());
-    let same_params = |text: Option<&str>| {
-        let text = text.map(|text| serde_json::from_str::<Value>(text).expect("params"));
+    let same_params = |text: Option<&[u8]>| {
+        let text = text.map(|text| serde_json::from_slice::<Value>(text).expect("params"));
         assert_eq!(text.as_ref(), params, "{}", shown());
     };
     match parsed {
@@ -82,13 +82,13 @@ fn compare(value: &Value, parsed: Option<Message<'_>>, shown: &dyn Fn() -> Strin
         Some(Message::Response { id: parsed_id, result }) => {
             same_id(&parsed_id, id);
             assert!(method.is_none(), "{}", shown());
-            let result: Value = serde_json::from_str(result).expect("result");
+            let result: Value = serde_json::from_slice(result).expect("result");
             assert_eq!(Some(&result), object.get("result"), "{}", shown());
         }
         Some(Message::Error { id: parsed_id, error }) => {
             same_id(&parsed_id, id);
             assert!(method.is_none() && !object.contains_key("result"));
-            let error: Value = serde_json::from_str(error).expect("error");
+            let error: Value = serde_json::from_slice(error).expect("error");
             assert!(error_is_good(&error), "{}", shown());
             assert_eq!(Some(&error), object.get("error"), "{}", shown());
         }

@@ -8,7 +8,7 @@ impl Scanner<'_> {
     /// What is kept of the number, a significand that fits 64 bits and a power of ten, decides
     /// with the rounding of `serde_json` whether the number is out of the range of an `f64`.
     pub(super) fn number(&mut self) -> Result<(), JsonError> {
-        let bytes = self.text.as_bytes();
+        let bytes = self.text;
         let peek = |at: usize| bytes.get(at).copied().unwrap_or(0);
         if peek(self.at) == b'-' {
             self.at += 1;
@@ -64,7 +64,7 @@ impl Scanner<'_> {
 
     /// Reads the exponent of a number after its `e`.
     fn exponent(&mut self, mut float: Float) -> Result<(), JsonError> {
-        let bytes = self.text.as_bytes();
+        let bytes = self.text;
         let negative = bytes.get(self.at) == Some(&b'-');
         if let Some(b'+' | b'-') = bytes.get(self.at) {
             self.at += 1;
