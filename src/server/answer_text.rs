@@ -1,17 +1,16 @@
 //! The text of one answer, small or large.
 
-use crate::sys::pages::Pages;
+use crate::transport::large_memory::{Large, LargeMemory};
 use std::io;
 use std::num::NonZeroUsize;
 
 /// The text of a message that is put together piece by piece.
 ///
-/// It begins as an ordinary vector. One whose length is known to be large can move to memory of its own, mapped at that
-/// length: it is zeroed by nobody and copied by nobody, what is not filled costs nothing, too little memory is an error
-/// and not the end of the program, and all of it goes back to the kernel when it is written.
+/// It begins as an ordinary vector. One whose length is known to be large can move to memory of that length: it is not
+/// copied from one place to the next larger one, and too little memory is an error and not the end of the program.
 pub(super) enum AnswerText {
     Small(Vec<u8>),
-    Large { pages: Pages, len: usize },
+    Large { memory: Large, len: usize },
 }
 
 /// Room after a large text for what ends the message.
@@ -22,17 +21,19 @@ impl AnswerText {
     ///
     /// # Errors
     /// There is not that much memory.
-    pub(super) fn expect(&mut self, more: usize) -> io::Result<()> {
+    pub(super) fn expect(&mut self, more: usize, memory: &LargeMemory) -> io::Result<()> {
         let head = self.bytes();
         let room = head
             .len()
             .checked_add(more)
             .and_then(|room| room.checked_add(TAIL))
             .and_then(NonZeroUsize::new);
-        let mut pages = Pages::map(room.ok_or(io::ErrorKind::OutOfMemory)?)?;
-        pages.provide();
-        pages[..head.len()].copy_from_slice(head);
-        *self = AnswerText::Large { len: head.len(), pages };
+        let room = room.ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut memory = memory.get(room)?;
+        memory.provide(room.get());
+        memory[..head.len()].copy_from_slice(head);
+        let len = head.len();
+        *self = AnswerText::Large { memory, len };
         Ok(())
     }
 
@@ -40,14 +41,14 @@ impl AnswerText {
     pub(super) fn spare(&mut self) -> &mut [u8] {
         match self {
             AnswerText::Small(_) => &mut [],
-            AnswerText::Large { pages, len } => &mut pages[*len..],
+            AnswerText::Large { memory, len } => &mut memory[*len..],
         }
     }
 
     /// The first `n` bytes of [`spare`](AnswerText::spare) have been written to.
     pub(super) fn written(&mut self, n: usize) {
-        if let AnswerText::Large { pages, len } = self {
-            *len = (*len + n).min(pages.len());
+        if let AnswerText::Large { memory, len } = self {
+            *len = (*len + n).min(memory.len());
         }
     }
 
@@ -55,8 +56,8 @@ impl AnswerText {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         match self {
             AnswerText::Small(text) => text.extend_from_slice(bytes),
-            AnswerText::Large { pages, len } if pages.len() - *len >= bytes.len() => {
-                pages[*len..*len + bytes.len()].copy_from_slice(bytes);
+            AnswerText::Large { memory, len } if memory.len() - *len >= bytes.len() => {
+                memory[*len..*len + bytes.len()].copy_from_slice(bytes);
                 *len += bytes.len();
             }
             AnswerText::Large { .. } => *self = AnswerText::Small([self.bytes(), bytes].concat()),
@@ -67,7 +68,7 @@ impl AnswerText {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             AnswerText::Small(text) => text,
-            AnswerText::Large { pages, len } => &pages[..*len],
+            AnswerText::Large { memory, len } => &memory[..*len],
         }
     }
 
@@ -94,8 +95,9 @@ mod tests {
 
     #[test]
     fn a_text_can_become_large_and_larger_than_expected() {
+        let memory = LargeMemory::keeping_nothing();
         let mut text = AnswerText::Small(b"head ".to_vec());
-        text.expect(100_000).unwrap();
+        text.expect(100_000, &memory).unwrap();
         text.spare()[..6].copy_from_slice(b"middle");
         text.written(6);
         text.push(b" tail");
@@ -103,6 +105,6 @@ mod tests {
         text.push(&[b'x'; 200_000]);
         assert_eq!(text.len(), 200_016);
         assert!(text.bytes().starts_with(b"head middle tailxxx"));
-        assert!(AnswerText::Small(Vec::new()).expect(usize::MAX).is_err());
+        assert!(AnswerText::Small(Vec::new()).expect(usize::MAX, &memory).is_err());
     }
 }

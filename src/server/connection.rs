@@ -105,7 +105,7 @@ pub(super) fn serve_lines(
 ) -> io::Result<()> {
     let on_broken = ended.clone();
     let (outbox, flow) = Outbox::new(&server.config, false, Box::new(move || on_broken()));
-    let source = LineSource::new(input, server.config.max_message_bytes);
+    let source = LineSource::new(input, server.config.max_message_bytes, server.memory.clone());
     let Some(present) = server.connections.enter(usize::MAX) else {
         return Ok(());
     };

@@ -9,7 +9,7 @@ use super::path_order::PathOrder;
 use super::worker_pool::{Job, WorkerPool};
 use crate::files::FileHandles;
 use crate::protocol::error::RpcError;
-
+use crate::transport::large_memory::LargeMemory;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The file calls of one connection: done by the server's workers, in order where they touch the same path.
@@ -23,6 +23,7 @@ struct Shared {
     workers: WorkerPool,
     handles: FileHandles,
     watches: MissingWatches,
+    memory: LargeMemory,
 }
 
 /// Everything about one call but its ticket.
@@ -39,6 +40,7 @@ impl FileCalls {
             workers: server.workers.clone(),
             handles: FileHandles::new(),
             watches: MissingWatches::new(outbox),
+            memory: server.memory.clone(),
         };
         FileCalls {
             shared: Arc::new(shared),
@@ -59,13 +61,7 @@ impl FileCalls {
             Ok(touches) => touches,
             Err(error) => {
                 // Only to tell wrong parameters first: it does nothing without permission.
-                let call = Call {
-                    params: &params,
-                    handles: &self.shared.handles,
-                    watches: &self.shared.watches,
-                    permitted: Err(error),
-                };
-                return method.carry_out(&call, responder);
+                return method.carry_out(&self.shared.as_call(&params, Err(error)), responder);
             }
         };
         let mut order = self.shared.order();
@@ -96,6 +92,16 @@ impl Shared {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn as_call<'a>(&'a self, params: &'a Params, permitted: Result<(), RpcError>) -> Call<'a> {
+        Call {
+            params,
+            handles: &self.handles,
+            watches: &self.watches,
+            memory: &self.memory,
+            permitted,
+        }
+    }
+
     fn submit(self: Arc<Self>, ticket: u64, work: Work) {
         let workers = self.workers.clone();
         let job: Job = Box::new(move || {
@@ -106,13 +112,7 @@ impl Shared {
             } = work;
             // Those that wait for this one go on even if it fails in an unforeseen way.
             let _finish = Finish(&self, ticket);
-            let call = Call {
-                params: &params,
-                handles: &self.handles,
-                watches: &self.watches,
-                permitted: Ok(()),
-            };
-            method.carry_out(&call, responder);
+            method.carry_out(&self.as_call(&params, Ok(())), responder);
         });
         workers.submit(job);
     }

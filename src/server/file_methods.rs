@@ -16,6 +16,7 @@ use crate::protocol::files::{
 };
 use crate::protocol::path_uri::{PathUri, PathUriError, PathUriErrorKind, RequestPath};
 use crate::protocol::sandbox::Sandbox;
+use crate::transport::large_memory::LargeMemory;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -171,6 +172,8 @@ pub(super) struct Call<'a> {
     pub(super) params: &'a Params,
     pub(super) handles: &'a FileHandles,
     pub(super) watches: &'a MissingWatches,
+    /// For large answers.
+    pub(super) memory: &'a LargeMemory,
     pub(super) permitted: Result<(), RpcError>,
 }
 
@@ -217,7 +220,7 @@ fn read_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     out.push(br#"{"dataBase64":""#);
     match file.large_text_len() {
         Some(len) => {
-            out.expect(len).map_err(FilesError::from)?;
+            out.expect(len, call.memory).map_err(FilesError::from)?;
             let written = file.encode_into(out.spare())?;
             out.written(written);
         }

@@ -30,6 +30,7 @@ pub use listener::WebSocketListener;
 
 use crate::process::Process;
 use crate::protocol::environment::EnvironmentInfo;
+use crate::transport::large_memory::LargeMemory;
 use janitor::Janitor;
 use outbox::Outbox;
 use session::{Session, Sessions};
@@ -47,6 +48,7 @@ pub struct Server {
     sessions: Sessions,
     janitor: Janitor,
     workers: WorkerPool,
+    memory: LargeMemory,
     connections: Count,
     /// Connections to which something may still be written.
     writers: Count,
@@ -64,6 +66,7 @@ impl Server {
             environment: environment::examine(),
             sessions: Sessions::default(),
             workers: WorkerPool::new(config.max_file_workers, janitor.clone()),
+            memory: large_memory(&config, janitor.clone()),
             janitor,
             connections: Count::default(),
             writers: Count::default(),
@@ -117,6 +120,27 @@ impl Server {
     fn outboxes(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
         self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long large memory is kept without being used.
+const LARGE_MEMORY_KEPT: Duration = Duration::from_secs(1);
+
+/// Large memory that keeps up to the size of a largest message while such messages come.
+fn large_memory(config: &ServerConfig, janitor: Janitor) -> LargeMemory {
+    fn tidy_later(memory: LargeMemory, janitor: Janitor) {
+        let task = {
+            let janitor = janitor.clone();
+            move || {
+                if memory.tidy() {
+                    tidy_later(memory, janitor);
+                }
+            }
+        };
+        janitor.after(LARGE_MEMORY_KEPT, task);
+    }
+    LargeMemory::keeping(config.max_message_bytes, move |memory| {
+        tidy_later(memory, janitor.clone());
+    })
 }
 
 /// Counts things that are there, for those who wait until none is.

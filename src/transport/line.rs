@@ -1,5 +1,6 @@
 //! Cuts a stream of bytes into lines, one message each.
 
+use super::large_memory::LargeMemory;
 use super::line_buffer::LineBuffer;
 use crate::sys::memory;
 use std::ops::Range;
@@ -63,6 +64,8 @@ pub struct LineSplitter {
     searched: usize,
     max_bytes: usize,
     resting: usize,
+    /// Where the memory for long lines comes from.
+    memory: LargeMemory,
     /// Inside a line that was too long.
     skipping: bool,
     finished: bool,
@@ -78,6 +81,11 @@ impl Default for LineSplitter {
 impl LineSplitter {
     /// A splitter for lines of up to `max_bytes`, not counting the line's end.
     pub fn new(max_bytes: usize) -> Self {
+        Self::with_memory(max_bytes, LargeMemory::keeping_nothing())
+    }
+
+    /// The same, with memory for long lines from `memory`.
+    pub fn with_memory(max_bytes: usize, memory: LargeMemory) -> Self {
         Self {
             buffer: LineBuffer::Heap(Vec::new()),
             start: 0,
@@ -85,6 +93,7 @@ impl LineSplitter {
             searched: 0,
             max_bytes,
             resting: RESTING,
+            memory,
             skipping: false,
             finished: false,
         }
@@ -217,7 +226,7 @@ impl LineSplitter {
         let longest = self.max_bytes.saturating_add("\r\n".len()).saturating_add(self.resting);
         let double = (self.buffer.len() * 2).min(longest).max(self.end + self.resting);
         self.buffer = if double > LONG_AFTER * self.resting {
-            LineBuffer::long(&self.buffer[..self.end], longest.max(double), double)
+            LineBuffer::long(&self.memory, &self.buffer[..self.end], longest.max(double), double)
         } else {
             let mut larger = vec![0; double];
             larger[..self.end].copy_from_slice(&self.buffer[..self.end]);

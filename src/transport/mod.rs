@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod http;
+pub mod large_memory;
 pub mod line;
 mod line_buffer;
 #[cfg(feature = "signed-tokens")]

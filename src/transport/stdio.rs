@@ -1,5 +1,6 @@
 //! One message a line.
 
+use super::large_memory::LargeMemory;
 use super::line::LineSplitter;
 use super::{Ended, Incoming, Source};
 use log::warn;
@@ -13,11 +14,11 @@ pub struct LineSource<R> {
 }
 
 impl<R: Read + Send> LineSource<R> {
-    /// Reads lines of up to `max_bytes` from `stream`, which should not buffer by itself.
-    pub fn new(stream: R, max_bytes: usize) -> LineSource<R> {
+    /// Reads lines of up to `max_bytes` from `stream`, which should not buffer by itself. Long ones lie in `memory`.
+    pub fn new(stream: R, max_bytes: usize, memory: LargeMemory) -> LineSource<R> {
         LineSource {
             stream,
-            lines: LineSplitter::new(max_bytes),
+            lines: LineSplitter::with_memory(max_bytes, memory),
             at_end: false,
         }
     }
