@@ -66,7 +66,7 @@ fn copy_single_file(from: &Place, destination: &Path) -> Result<(), FilesError> 
     if matches!(stat_target(destination), Ok(there) if original.is(&there)) {
         return Ok(());
     }
-    original.write_to(|content| Destination::of(destination)?.write(content))
+    original.write_to(|content| Destination::of(destination)?.write(content).map(drop))
 }
 
 /// A regular file being copied.
@@ -124,7 +124,7 @@ fn copy_file(from: BorrowedFd<'_>, name: &OsStr, to: BorrowedFd<'_>) -> Result<(
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    original.write_to(|content| replace(to, name, content))
+    original.write_to(|content| replace(to, name, content).map(drop))
 }
 
 fn copy_link(from: BorrowedFd<'_>, from_name: &OsStr, to: BorrowedFd<'_>, to_name: &OsStr) -> Result<(), Errno> {

@@ -30,6 +30,7 @@ pub use metadata::metadata;
 pub use place::Links;
 pub use read::{READ_LIMIT, ReadableFile, open_for_reading};
 pub use remove::{RemoveOptions, remove};
+pub use replace::Replaced;
 pub use walk::walk;
 pub use watch::MissingWatch;
 pub use write::{Content, write};

@@ -9,7 +9,7 @@ use nix::sys::stat::SFlag;
 
 use super::error::FilesError;
 use super::place::{Links, Place, file_type};
-use super::replace::{Destination, ModeSource, NewContent};
+use super::replace::{Destination, ModeSource, NewContent, Replaced};
 use crate::protocol::bytes::Base64;
 
 /// What a file is to contain.
@@ -47,7 +47,7 @@ impl Content<'_> {
 /// # Errors
 /// EISDIR for a directory, ENXIO for a FIFO nobody reads, NotFound for a missing parent. With [`Links::Refuse`] a link is
 /// ELOOP at the end of the path and ENOTDIR within it.
-pub fn write(path: &Path, content: Content<'_>, links: Links) -> Result<(), FilesError> {
+pub fn write(path: &Path, content: Content<'_>, links: Links) -> Result<Replaced, FilesError> {
     let destination = match links {
         Links::Follow => Destination::of(path)?,
         Links::Refuse => {
@@ -78,7 +78,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
     fn write(path: &Path, data: &[u8], links: Links) -> Result<(), FilesError> {
-        super::write(path, Content::Bytes(data), links)
+        super::write(path, Content::Bytes(data), links).map(drop)
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
             let mut text = Vec::new();
             crate::protocol::bytes::append(data, &mut text);
             let content = Content::Base64(Base64::check(&text).unwrap());
-            super::write(&dir.path("f"), content, Follow).unwrap();
+            drop(super::write(&dir.path("f"), content, Follow).unwrap());
             assert!(dir.get("f") == data);
         }
     }

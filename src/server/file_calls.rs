@@ -7,9 +7,10 @@ use super::missing_watch::MissingWatches;
 use super::outbox::{Outbox, Responder};
 use super::path_order::PathOrder;
 use super::worker_pool::{Job, WorkerPool};
-use crate::files::FileHandles;
+use crate::files::{FileHandles, Replaced};
 use crate::protocol::error::RpcError;
 use crate::transport::large_memory::LargeMemory;
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The file calls of one connection: done by the server's workers, in order where they touch the same path.
@@ -60,8 +61,10 @@ impl FileCalls {
         let touches = match permitted.and_then(|()| touches(method, &params)) {
             Ok(touches) => touches,
             Err(error) => {
+                let nothing = Cell::new(None);
                 // Only to tell wrong parameters first: it does nothing without permission.
-                return method.carry_out(&self.shared.as_call(&params, Err(error)), responder);
+                let call = self.shared.as_call(&params, Err(error), &nothing);
+                return method.carry_out(&call, responder);
             }
         };
         let mut order = self.shared.order();
@@ -92,13 +95,19 @@ impl Shared {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn as_call<'a>(&'a self, params: &'a Params, permitted: Result<(), RpcError>) -> Call<'a> {
+    fn as_call<'a>(
+        &'a self,
+        params: &'a Params,
+        permitted: Result<(), RpcError>,
+        replaced: &'a Cell<Option<Replaced>>,
+    ) -> Call<'a> {
         Call {
             params,
             handles: &self.handles,
             watches: &self.watches,
             memory: &self.memory,
             permitted,
+            replaced,
         }
     }
 
@@ -110,9 +119,14 @@ impl Shared {
                 params,
                 responder,
             } = work;
+            let replaced = Cell::new(None);
             // Those that wait for this one go on even if it fails in an unforeseen way.
-            let _finish = Finish(&self, ticket);
-            method.carry_out(&self.as_call(&params, Ok(())), responder);
+            let finish = Finish(&self, ticket);
+            method.carry_out(&self.as_call(&params, Ok(()), &replaced), responder);
+            // In this order: what is wanted soonest comes first, and what may take long comes last.
+            drop(finish);
+            drop(params);
+            drop(replaced);
         });
         workers.submit(job);
     }

@@ -7,7 +7,7 @@ use super::missing_watch::MissingWatches;
 use super::outbox::Responder;
 use super::path_order::Touch;
 use super::sandbox;
-use crate::files::{self, Content, FileHandles, FilesError, FilesErrorKind, Links, RemoveOptions};
+use crate::files::{self, Content, FileHandles, FilesError, FilesErrorKind, Links, RemoveOptions, Replaced};
 use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{
     FsCanonicalizeParams, FsCanonicalizeResponse, FsCloseParams, FsCopyParams, FsCopyResponse, FsCreateDirectoryParams,
@@ -19,6 +19,7 @@ use crate::protocol::sandbox::Sandbox;
 use crate::transport::large_memory::LargeMemory;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// One method: its name, whether it may change what it touches, and what it does.
@@ -174,6 +175,8 @@ pub(super) struct Call<'a> {
     pub(super) watches: &'a MissingWatches,
     /// For large answers.
     pub(super) memory: &'a LargeMemory,
+    /// What may take long to close, for when everybody has been answered.
+    pub(super) replaced: &'a Cell<Option<Replaced>>,
     pub(super) permitted: Result<(), RpcError>,
 }
 
@@ -246,7 +249,8 @@ fn write_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
             Content::Bytes(&few)
         }
     };
-    files::write(native(&params.path)?, content, links)?;
+    let replaced = files::write(native(&params.path)?, content, links)?;
+    call.replaced.set(Some(replaced));
     put_nothing(out)
 }
 
