@@ -39,6 +39,39 @@ fn pieces_do_not_matter() {
 }
 
 #[test]
+fn base64_in_long_lines_is_found_and_what_is_none_is_not() {
+    let mut random = Random::new(4);
+    for _ in 0..40 {
+        let mut text = Vec::new();
+        for _ in 0..1 + random.below(3) {
+            text.extend(std::iter::repeat_n(b' ', random.below(3)));
+            let key = *random.pick(&[&"dataBase64", &"chunk", &"other"]);
+            text.extend(format!(r#"{{"method":"m","params":{{"path":"/p","{key}":""#).bytes());
+            let letters = random.below(500_000) * 4;
+            text.extend(std::iter::repeat_n(b'A', letters));
+            let end = *random.pick(&[
+                &"",
+                &"YQ==",
+                &"YQ==AAAA",
+                &"A",
+                &"_",
+                &"\\n",
+                &"\n",
+                &"\u{e9}",
+                &"\"",
+                &"\"}}",
+            ]);
+            text.extend(end.bytes());
+            text.extend(std::iter::repeat_n(b'B', random.below(3) * 30_000));
+            text.extend(b"\"}}\r\n");
+        }
+        let size = *random.pick(&[&3_000, &70_000, &1_000_000]) + random.below(500);
+        let limit = *random.pick(&[&800_000, &3_000_000]);
+        lines::check(&text, &[size], limit);
+    }
+}
+
+#[test]
 fn described_pieces_do_not_matter() {
     let mut random = Random::new(2);
     for _ in 0..300 {

@@ -12,6 +12,7 @@ mod number;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use super::bytes::Base64;
 use super::message::Limits;
@@ -65,6 +66,8 @@ pub(crate) struct Scanner<'a> {
     limits: Limits,
     /// The keys of all objects that are open, the innermost object's last.
     keys: Vec<Key<'a>>,
+    /// A part of the text that is known to be base64, in whole groups without padding.
+    base64: Range<usize>,
     bulk: Option<Bulk<'a>>,
 }
 
@@ -78,14 +81,14 @@ pub struct Bulk<'a> {
 }
 
 /// The members whose values are bytes in base64.
-const BULK_KEYS: [&str; 2] = ["dataBase64", "chunk"];
+pub(super) const BULK_KEYS: [&str; 2] = ["dataBase64", "chunk"];
 
 /// Shorter strings are not worth the trouble.
 const BULK_BYTES: usize = 16 * 1024;
 
 impl<'a> Scanner<'a> {
-    /// A scanner at the start of `text`.
-    pub(crate) fn new(text: &'a [u8], limits: Limits) -> Self {
+    /// A scanner at the start of `text`, of which the part `base64` is known to be that, without padding.
+    pub(crate) fn new(text: &'a [u8], base64: Range<usize>, limits: Limits) -> Self {
         Self {
             text,
             at: 0,
@@ -93,6 +96,7 @@ impl<'a> Scanner<'a> {
             values: 0,
             limits,
             keys: Vec::new(),
+            base64,
             bulk: None,
         }
     }
@@ -203,12 +207,21 @@ impl<'a> Scanner<'a> {
             return None;
         }
         let start = self.at + 1;
-        let rest = &self.text[start..];
-        let len = memory::find(b'"', rest).filter(|len| *len >= BULK_BYTES)?;
-        let text = Base64::check(&rest[..len])?;
+        let known = if self.base64.start == start {
+            self.base64.end
+        } else {
+            start
+        };
+        let rest = self.text.get(known..)?;
+        let end = known + memory::find(b'"', rest)?;
+        if end - start < BULK_BYTES {
+            return None;
+        }
+        Base64::check(&self.text[known..end])?;
+        let text = Base64::checked(&self.text[start..end]);
         self.bulk = Some(Bulk { key, text });
         self.values += 1;
-        self.at = start + len + 1;
+        self.at = end + 1;
         Some(Span {
             kind: Kind::String,
             raw: &self.text[start - 1..self.at],

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -141,13 +142,17 @@ pub enum MessageError {
 /// `id` and `result` a response; all else must be an error. Unknown members are ignored, and
 /// so is a wrong `trace` in a notification.
 pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Message<'a>, MessageError> {
-    parse_with_bulk(text, limits).map(|(message, _)| message)
+    parse_with_bulk(text, 0..0, limits).map(|(message, _)| message)
 }
 
 /// The same, with the one long string of base64 that the params may have, so that decoding them need not go through it
-/// again.
-pub fn parse_with_bulk<'a>(text: &'a [u8], limits: &Limits) -> Result<(Message<'a>, Option<Bulk<'a>>), MessageError> {
-    let mut scanner = Scanner::new(text, *limits);
+/// again. `base64` is what a [`Base64Run`](super::base64_run::Base64Run) found of it, or empty.
+pub fn parse_with_bulk<'a>(
+    text: &'a [u8],
+    base64: Range<usize>,
+    limits: &Limits,
+) -> Result<(Message<'a>, Option<Bulk<'a>>), MessageError> {
+    let mut scanner = Scanner::new(text, base64, *limits);
     let mut members = Members::default();
     if scanner.peek() == Some(b'{') {
         scanner.object(|key, value| members.keep(key, value))?;
@@ -164,7 +169,7 @@ pub fn parse_with_bulk<'a>(text: &'a [u8], limits: &Limits) -> Result<(Message<'
     }
 }
 
-fn address_range(text: &[u8]) -> std::ops::Range<usize> {
+fn address_range(text: &[u8]) -> Range<usize> {
     let start = text.as_ptr() as usize;
     start..start + text.len()
 }

@@ -1,5 +1,6 @@
 //! The wire types: plain data and its JSON form, no I/O.
 
+pub mod base64_run;
 pub mod bytes;
 pub mod environment;
 pub mod error;

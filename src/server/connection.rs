@@ -13,6 +13,7 @@ use crate::transport::{Ended, Framing, Incoming, Source};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::debug;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tungstenite::Bytes;
@@ -218,7 +219,7 @@ impl Reader {
     pub(super) fn run(self, mut source: impl Source) {
         loop {
             let received = match source.next() {
-                Incoming::Message(text) => self.parse(&text, source.describe()),
+                Incoming::Message { text, base64 } => self.parse(&text, base64, source.describe()),
                 Incoming::Refused(reason) => Err(format!("failed to read {}: {reason}", source.describe())),
                 Incoming::Ended(Ended::ByPeer) => return,
                 Incoming::Ended(Ended::Violation { code, reason }) => {
@@ -237,9 +238,9 @@ impl Reader {
         }
     }
 
-    fn parse(&self, text: &Bytes, kind: &str) -> Result<Received, String> {
+    fn parse(&self, text: &Bytes, base64: Range<usize>, kind: &str) -> Result<Received, String> {
         let permit = self.gate.admit(text.len());
-        let parsed = message::parse_with_bulk(text, &self.limits);
+        let parsed = message::parse_with_bulk(text, base64, &self.limits);
         let (message, bulk) = parsed.map_err(|e| format!("failed to parse {kind}: {e}"))?;
         Ok(match message {
             Message::Request { id, method, params } => {

@@ -2,6 +2,7 @@
 
 use super::large_memory::LargeMemory;
 use super::line_buffer::LineBuffer;
+use crate::protocol::base64_run::Base64Run;
 use crate::sys::memory;
 use std::ops::Range;
 use tungstenite::Bytes;
@@ -66,6 +67,8 @@ pub struct LineSplitter {
     resting: usize,
     /// Where the memory for long lines comes from.
     memory: LargeMemory,
+    /// In the long line that is at the front, and stays there until it is complete.
+    base64: Option<Base64Run>,
     /// Inside a line that was too long.
     skipping: bool,
     finished: bool,
@@ -94,6 +97,7 @@ impl LineSplitter {
             max_bytes,
             resting: RESTING,
             memory,
+            base64: None,
             skipping: false,
             finished: false,
         }
@@ -139,19 +143,22 @@ impl LineSplitter {
         }
     }
 
-    /// The same, to keep. A long line takes the memory with it that it was received in.
-    pub fn take_line(&mut self) -> Option<Result<Bytes, LineTooLong>> {
+    /// The same, to keep, and what part of it was found to be base64. A long line takes the memory with it that it was
+    /// received in.
+    pub fn take_line(&mut self) -> Option<Result<(Bytes, Range<usize>), LineTooLong>> {
         let line = match self.next_range()? {
             Ok(line) => line,
             Err(error) => return Some(Err(error)),
         };
         if line.len() <= self.resting {
-            return Some(Ok(Bytes::copy_from_slice(&self.buffer[line])));
+            self.base64 = None;
+            return Some(Ok((Bytes::copy_from_slice(&self.buffer[line]), 0..0)));
         }
+        let base64 = self.base64.take().map_or(0..0, |run| run.range());
         let rest = self.resting_buffer();
         let taken = std::mem::replace(&mut self.buffer, rest);
         (self.start, self.end, self.searched) = (0, self.end - self.start, self.searched - self.start);
-        Some(Ok(taken.keep(line)))
+        Some(Ok((taken.keep(line), base64)))
     }
 
     /// A buffer of the usual size, or larger if need be, with what was not handled yet.
@@ -164,6 +171,14 @@ impl LineSplitter {
 
     /// Where the next whole line lies, which counts as handled from now on.
     fn next_range(&mut self) -> Option<Result<Range<usize>, LineTooLong>> {
+        if self.start > 0 {
+            self.base64 = None;
+        }
+        if let Some(run) = &mut self.base64 {
+            run.extend(&self.buffer[..self.end]);
+            // There is no newline in base64.
+            self.searched = self.searched.max(run.range().end);
+        }
         loop {
             let rest = &self.buffer[self.searched..self.end];
             let Some(length) = memory::find(b'\n', rest) else {
@@ -218,6 +233,7 @@ impl LineSplitter {
             self.end -= self.start;
             self.searched -= self.start;
             self.start = 0;
+            self.base64 = None;
         }
     }
 
@@ -226,6 +242,7 @@ impl LineSplitter {
         let longest = self.max_bytes.saturating_add("\r\n".len()).saturating_add(self.resting);
         let double = (self.buffer.len() * 2).min(longest).max(self.end + self.resting);
         self.buffer = if double > LONG_AFTER * self.resting {
+            self.base64 = Base64Run::find(&self.buffer[..self.end]);
             LineBuffer::long(&self.memory, &self.buffer[..self.end], longest.max(double), double)
         } else {
             let mut larger = vec![0; double];

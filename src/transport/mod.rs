@@ -10,17 +10,31 @@ pub mod signed;
 pub mod stdio;
 pub mod websocket;
 
+use std::ops::Range;
 use tungstenite::Bytes;
 
 /// What comes in on a connection.
 #[derive(Debug)]
 pub enum Incoming {
     /// A whole message, not yet parsed.
-    Message(Bytes),
+    Message {
+        /// All of it.
+        text: Bytes,
+        /// A part that was found to be base64 while it came in; see
+        /// [`parse_with_bulk`](crate::protocol::message::parse_with_bulk).
+        base64: Range<usize>,
+    },
     /// Something that is no message, and why. The connection goes on.
     Refused(String),
     /// Nothing more.
     Ended(Ended),
+}
+
+impl Incoming {
+    /// A message that nothing is known about.
+    pub fn whole(text: Bytes) -> Incoming {
+        Incoming::Message { text, base64: 0..0 }
+    }
 }
 
 /// Why nothing more comes in.

@@ -32,7 +32,7 @@ impl<R: Read + Send> Source for LineSource<R> {
     fn next(&mut self) -> Incoming {
         loop {
             match self.lines.take_line() {
-                Some(Ok(line)) => return Incoming::Message(line),
+                Some(Ok((text, base64))) => return Incoming::Message { text, base64 },
                 Some(Err(e)) => return Incoming::Refused(e.to_string()),
                 None if self.at_end => return Incoming::Ended(Ended::ByPeer),
                 None => {}

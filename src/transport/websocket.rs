@@ -48,8 +48,8 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
         let violation = |code, reason: String| Incoming::Ended(Ended::Violation { code, reason });
         loop {
             match self.socket.read() {
-                Ok(Message::Text(text)) => return Incoming::Message(text.into()),
-                Ok(Message::Binary(bytes)) => return Incoming::Message(bytes),
+                Ok(Message::Text(text)) => return Incoming::whole(text.into()),
+                Ok(Message::Binary(bytes)) => return Incoming::whole(bytes),
                 // Answered by the library, through `Incomings::write`; a close by the next read, which then ends.
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Incoming::Ended(Ended::ByPeer),

@@ -60,7 +60,7 @@ fn outcome(bytes: &[u8], early: usize, sizes: &[u8]) -> Outcome {
     let mut messages = Vec::new();
     let violation = loop {
         match source.next() {
-            Incoming::Message(message) => {
+            Incoming::Message { text: message, .. } => {
                 assert!(message.len() <= MAX_BYTES);
                 messages.push(message.to_vec());
             }

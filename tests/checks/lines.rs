@@ -1,5 +1,6 @@
 //! What the line splitter must do with any bytes in any pieces.
 
+use exec_server::protocol::message::{self, Limits};
 use exec_server::transport::line::LineSplitter;
 
 /// Panics unless `text`, cut into pieces of the given sizes (the last one again and again),
@@ -16,7 +17,9 @@ fn check_one_way(text: &[u8], sizes: &[usize], max_bytes: usize, take: bool) {
     let mut drain = |splitter: &mut LineSplitter| {
         loop {
             let line = match take {
-                true => splitter.take_line().map(|line| line.ok().map(|line| line.to_vec())),
+                true => splitter
+                    .take_line()
+                    .map(|line| line.ok().map(|(line, base64)| checked(&line, base64))),
                 false => splitter.next_line().map(|line| line.ok().map(<[u8]>::to_vec)),
             };
             let Some(line) = line else { break };
@@ -90,4 +93,17 @@ pub(crate) fn check_input(input: &[u8]) {
     let most = longest / text.len().max(1);
     let times = usize::from(*times).pow(2).clamp(1, most.max(1));
     check(&text.repeat(times), &sizes, max_bytes);
+}
+
+/// A line that was taken, of which what is said to be base64 must be that, and change nothing in how it is read.
+fn checked(line: &[u8], base64: std::ops::Range<usize>) -> Vec<u8> {
+    let run = &line[base64.clone()];
+    assert!(run.len().is_multiple_of(4));
+    assert!(run.iter().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(b)));
+    let limits = Limits::default();
+    assert_eq!(
+        message::parse_with_bulk(line, base64, &limits),
+        message::parse_with_bulk(line, 0..0, &limits)
+    );
+    line.to_vec()
 }
