@@ -2,10 +2,13 @@
 
 mod kit;
 
-use kit::{Dir, Server, base64, both, bytes, uri};
+use kit::{Dir, Server, base64, both, bytes, until, uri};
+use nix::libc;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 
 #[test]
 fn every_method_does_what_its_name_says() {
@@ -192,6 +195,46 @@ fn a_pipe_holds_up_no_other_call() {
         let code = client.refusal("fs/readFile", json!({"path": dir.path("fifo 0")})).0;
         assert_eq!(code, -32600);
     });
+}
+
+#[test]
+fn a_write_that_waits_for_a_reader_is_given_up_with_its_connection() {
+    let server = Server::websocket(&[]);
+    let dir = Dir::new();
+    nix::unistd::mkfifo(&dir.path("fifo"), Mode::S_IRWXU).unwrap();
+    fs::write(dir.path("file"), "x".repeat(200_000)).unwrap();
+    let mut options = fs::File::options();
+    let mut reader = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(dir.path("fifo"))
+        .unwrap();
+    let mut client = server.client();
+    let write = json!({"path": dir.uri("fifo"), "dataBase64": base64("x".repeat(200_000))});
+    let copy = json!({"sourcePath": dir.uri("file"), "destinationPath": dir.uri("fifo"), "recursive": false});
+    let waiting = [client.request("fs/writeFile", write), client.request("fs/copy", copy)];
+    let other = client.call("fs/getMetadata", json!({"path": dir.uri("file")}));
+    assert_eq!(other["size"], 200_000);
+    assert!(!client.is_answered(waiting[0]) && !client.is_answered(waiting[1]));
+    let (mut total, mut room) = (0, [0; 10_000]);
+    until("something in the FIFO", || {
+        total = reader.read(&mut room).unwrap_or(0);
+        (total > 0).then_some(())
+    });
+    drop(client);
+    // The FIFO has an end once nobody has it open for writing any more.
+    until("the end of the FIFO", || match reader.read(&mut room) {
+        Ok(0) => Some(()),
+        Ok(n) => {
+            total += n;
+            None
+        }
+        Err(e) => {
+            assert_eq!(e.kind(), ErrorKind::WouldBlock);
+            None
+        }
+    });
+    assert!(total < 200_000, "{total}");
 }
 
 #[test]

@@ -15,9 +15,10 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::directory::is_self_or_parent;
 use super::error::FilesError;
-use super::place::{HOLD_DIRECTORY, Links, Place, file_type, identity, permissions, stat_entry, stat_target};
+use super::patience::Patience;
+use super::place::{HOLD_DIRECTORY, Links, Place, file_type, identity, permissions, stat_entry};
 use super::remove::leave;
-use super::replace::{Destination, ModeSource, NewContent, replace, temporary_name};
+use super::replace::{Destination, ModeSource, NewContent, Target, replace, temporary_name};
 
 /// What [`copy`] left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,11 +38,11 @@ pub struct Copied {
 /// NotFound for a missing source or a missing parent of the destination. InvalidRequest for a directory
 /// without `recursive`, one to be copied into itself, and a source of any other kind. EISDIR for a file onto a
 /// directory, EEXIST for any other change of kind. What was copied before an error stays.
-pub fn copy(source: &Path, destination: &Path, recursive: bool) -> Result<Copied, FilesError> {
+pub fn copy(source: &Path, destination: &Path, recursive: bool, patience: &Patience) -> Result<Copied, FilesError> {
     let from = Place::of(source, Links::Follow)?;
     let original = from.stat()?;
     match file_type(&original) {
-        SFlag::S_IFREG => copy_single_file(&from, destination)?,
+        SFlag::S_IFREG => copy_single_file(&from, destination, patience)?,
         SFlag::S_IFLNK => {
             let to = Place::of(destination, Links::Follow)?;
             copy_link(from.parent.as_fd(), &from.name, to.parent.as_fd(), &to.name)?;
@@ -61,12 +62,13 @@ pub fn copy(source: &Path, destination: &Path, recursive: bool) -> Result<Copied
     Ok(Copied::default())
 }
 
-fn copy_single_file(from: &Place, destination: &Path) -> Result<(), FilesError> {
+fn copy_single_file(from: &Place, destination: &Path, patience: &Patience) -> Result<(), FilesError> {
     let mut original = Original::open(from.parent.as_fd(), &from.name)?;
-    if matches!(stat_target(destination), Ok(there) if original.is(&there)) {
+    let destination = Destination::of(destination)?;
+    if matches!(destination.stat(), Ok(there) if original.is(&there)) {
         return Ok(());
     }
-    original.write_to(|content| Destination::of(destination)?.write(content).map(drop))
+    original.write_to(patience, |content| destination.write(content).map(drop))
 }
 
 /// A regular file being copied.
@@ -93,13 +95,17 @@ impl Original {
 
     fn write_to(
         &mut self,
+        patience: &Patience,
         write: impl FnOnce(&mut NewContent<'_>) -> Result<(), FilesError>,
     ) -> Result<(), FilesError> {
         let file = &mut self.file;
-        let mut fill = |copy: &mut File| {
+        let mut fill = |copy: Target<'_>| {
             file.rewind()?;
-            // In the kernel where it can: shared extents, copy_file_range.
-            io::copy(file, copy)?;
+            match copy {
+                // In the kernel where it can: shared extents, copy_file_range.
+                Target::File(copy) => io::copy(file, copy)?,
+                Target::Special(mut copy) => io::copy(file, &mut copy)?,
+            };
             Ok(())
         };
         write(&mut NewContent {
@@ -107,6 +113,7 @@ impl Original {
             mode: ModeSource::Original(&self.stat),
             keep_hard_links: false,
             fill: &mut fill,
+            patience,
         })
     }
 }
@@ -124,7 +131,8 @@ fn copy_file(from: BorrowedFd<'_>, name: &OsStr, to: BorrowedFd<'_>) -> Result<(
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    original.write_to(|content| replace(to, name, content).map(drop))
+    // Nothing but files and links is replaced here, which take no patience.
+    original.write_to(&Patience::default(), |content| replace(to, name, content).map(drop))
 }
 
 fn copy_link(from: BorrowedFd<'_>, from_name: &OsStr, to: BorrowedFd<'_>, to_name: &OsStr) -> Result<(), Errno> {
@@ -317,7 +325,7 @@ mod tests {
     use std::fs;
 
     fn copied(dir: &TempDir, from: &str, to: &str) -> Result<Copied, FilesError> {
-        copy(&dir.path(from), &dir.path(to), true)
+        copy(&dir.path(from), &dir.path(to), true, &Patience::default())
     }
 
     #[test]
@@ -327,12 +335,18 @@ mod tests {
         dir.set_mode("f", 0o754);
         dir.put("old", "something longer");
         for name in ["g", "old"] {
-            copy(&dir.path("f"), &dir.path(name), false).unwrap();
+            copy(&dir.path("f"), &dir.path(name), false, &Patience::default()).unwrap();
             assert_eq!(dir.get(name), b"hello");
             assert_eq!(dir.mode(name), 0o754);
         }
         assert_eq!(dir.names(""), ["f", "g", "old"]);
-        copy(Path::new("/proc/self/status"), &dir.path("s"), false).unwrap();
+        copy(
+            Path::new("/proc/self/status"),
+            &dir.path("s"),
+            false,
+            &Patience::default(),
+        )
+        .unwrap();
         assert!(!dir.get("s").is_empty());
     }
 
@@ -343,7 +357,7 @@ mod tests {
         fs::hard_link(dir.path("f"), dir.path("hard")).unwrap();
         dir.link("f", "soft");
         for name in ["f", "hard", "soft"] {
-            copy(&dir.path("f"), &dir.path(name), false).unwrap();
+            copy(&dir.path("f"), &dir.path(name), false, &Patience::default()).unwrap();
             assert_eq!(dir.get("f"), b"precious");
         }
         assert!(dir.path("soft").is_symlink());
@@ -364,7 +378,7 @@ mod tests {
             assert!(dir.path(name).is_symlink());
         }
         assert_eq!((dir.get("t"), dir.get("made")), (b"new".into(), b"new".into()));
-        copy(&dir.path("f"), Path::new("/dev/null"), false).unwrap();
+        copy(&dir.path("f"), Path::new("/dev/null"), false, &Patience::default()).unwrap();
     }
 
     #[test]
@@ -470,7 +484,7 @@ mod tests {
         dir.put("t/f", "x");
         dir.put("f", "x");
         dir.fifo("p");
-        let directory = copy(&dir.path("t"), &dir.path("u"), false).unwrap_err();
+        let directory = copy(&dir.path("t"), &dir.path("u"), false, &Patience::default()).unwrap_err();
         assert_eq!(directory.kind, FilesErrorKind::InvalidRequest);
         assert!(directory.message.contains("recursive: true"));
         let missing = |from, to| copied(&dir, from, to).unwrap_err().kind;
@@ -503,7 +517,7 @@ mod tests {
         let (from, to) = (dir.path("d"), dir.path("e"));
         std::thread::Builder::new()
             .stack_size(64 * 1024)
-            .spawn(move || copy(&from, &to, true))
+            .spawn(move || copy(&from, &to, true, &Patience::default()))
             .unwrap()
             .join()
             .unwrap()

@@ -1,6 +1,7 @@
 //! Where a path leads: an open directory and the name of an entry in it.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
@@ -88,6 +89,19 @@ impl Place {
     /// The entry's own state, a link's if it is one.
     pub(super) fn stat(&self) -> Result<FileStat, Errno> {
         stat_entry(&self.parent, &self.name)
+    }
+
+    /// The state of what it leads to, if it is a link.
+    pub(super) fn stat_target(&self) -> Result<FileStat, Errno> {
+        fstatat(&self.parent, self.name.as_os_str(), AtFlags::empty())
+    }
+
+    /// The same place, held once more.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            parent: self.parent.try_clone()?,
+            name: self.name.clone(),
+        })
     }
 }
 

@@ -2,19 +2,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Seek;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl, open, openat, renameat};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use super::error::FilesError;
-use super::place::{Links, Place, file_type, identity, permissions, stat_entry, stat_target};
+use super::patience::Patience;
+use super::place::{Links, Place, file_type, identity, permissions, stat_entry};
 
 /// What a file is to become.
 pub(super) struct NewContent<'a> {
@@ -25,7 +26,17 @@ pub(super) struct NewContent<'a> {
     /// Write a file that has several names in place, so that all of them get the content.
     pub(super) keep_hard_links: bool,
     /// Writes everything to a file standing at its beginning; may be called twice, for different files.
-    pub(super) fill: &'a mut dyn FnMut(&mut File) -> Result<(), FilesError>,
+    pub(super) fill: &'a mut dyn FnMut(Target<'_>) -> Result<(), FilesError>,
+    /// How long whoever reads slowly is waited for.
+    pub(super) patience: &'a Patience,
+}
+
+/// What content is written to.
+pub(super) enum Target<'a> {
+    /// A regular file.
+    File(&'a mut File),
+    /// Something that may take its time.
+    Special(&'a mut dyn Write),
 }
 
 /// Where the mode of a replaced file comes from.
@@ -66,18 +77,29 @@ impl Destination {
         if !matches!(place.stat(), Ok(own) if file_type(&own) == SFlag::S_IFLNK) {
             return Ok(Self::Entry(place));
         }
-        let end = place.without_final_link();
-        match stat_target(path) {
+        let end = place.try_clone()?.without_final_link();
+        match place.stat_target() {
             Ok(target) => {
                 if let Ok(end) = end
                     && matches!(end.stat(), Ok(found) if identity(&found) == identity(&target))
                 {
                     return Ok(Self::Entry(end));
                 }
-                Ok(Self::Open(open(path, FOR_WRITING, Mode::empty())?.into()))
+                let name = place.name.as_os_str();
+                Ok(Self::Open(
+                    openat(&place.parent, name, FOR_WRITING, Mode::empty())?.into(),
+                ))
             }
             Err(Errno::ENOENT) => Ok(Self::Entry(end?)),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// What lies there now.
+    pub(super) fn stat(&self) -> Result<FileStat, Errno> {
+        match self {
+            Self::Entry(place) => place.stat(),
+            Self::Open(file) => fstat(file),
         }
     }
 
@@ -151,7 +173,7 @@ fn rename_over(
         _ => 0o600,
     };
     let (mut file, mut temporary) = Temporary::create(directory, mode).map_err(Refusal::Directory)?;
-    (content.fill)(&mut file).map_err(Refusal::Content)?;
+    (content.fill)(Target::File(&mut file)).map_err(Refusal::Content)?;
     let made = fstat(&file).map_err(Refusal::Directory)?;
     if let Some(before) = before
         && (before.st_uid, before.st_gid) != (made.st_uid, made.st_gid)
@@ -178,10 +200,7 @@ fn rename_over(
 /// Writes to a file as it lies there.
 fn overwrite(mut file: File, before: &FileStat, content: &mut NewContent<'_>) -> Result<(), FilesError> {
     if file_type(before) != SFlag::S_IFREG {
-        // It was for opening; whoever reads slowly is waited for.
-        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
-        fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-        return (content.fill)(&mut file);
+        return (content.fill)(Target::Special(&mut content.patience.writer(&file)));
     }
     // A full disk is to be noticed while the old content is still whole.
     if content.length > 0
@@ -191,7 +210,7 @@ fn overwrite(mut file: File, before: &FileStat, content: &mut NewContent<'_>) ->
     {
         return Err(errno.into());
     }
-    (content.fill)(&mut file)?;
+    (content.fill)(Target::File(&mut file))?;
     let end = file.stream_position()?;
     if file.metadata()?.len() > end {
         file.set_len(end)?;

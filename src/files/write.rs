@@ -1,6 +1,5 @@
 //! `fs/writeFile`.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -8,8 +7,9 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use super::error::FilesError;
+use super::patience::Patience;
 use super::place::{Links, Place, file_type};
-use super::replace::{Destination, ModeSource, NewContent, Replaced};
+use super::replace::{Destination, ModeSource, NewContent, Replaced, Target};
 use crate::protocol::bytes::Base64;
 
 /// What a file is to contain.
@@ -29,10 +29,14 @@ impl Content<'_> {
         }
     }
 
-    fn write_to(self, file: &mut File) -> io::Result<()> {
+    fn write_to(self, target: Target<'_>) -> io::Result<()> {
+        let out: &mut dyn Write = match target {
+            Target::File(file) => file,
+            Target::Special(writer) => writer,
+        };
         match self {
-            Content::Bytes(bytes) => file.write_all(bytes),
-            Content::Base64(text) => text.pieces(|piece| file.write_all(piece)),
+            Content::Bytes(bytes) => out.write_all(bytes),
+            Content::Base64(text) => text.pieces(|piece| out.write_all(piece)),
         }
     }
 }
@@ -46,8 +50,9 @@ impl Content<'_> {
 ///
 /// # Errors
 /// EISDIR for a directory, ENXIO for a FIFO nobody reads, NotFound for a missing parent. With [`Links::Refuse`] a link is
-/// ELOOP at the end of the path and ENOTDIR within it.
-pub fn write(path: &Path, content: Content<'_>, links: Links) -> Result<Replaced, FilesError> {
+/// ELOOP at the end of the path and ENOTDIR within it. Other for a FIFO or a terminal whose reader kept it waiting until
+/// `patience` ended.
+pub fn write(path: &Path, content: Content<'_>, links: Links, patience: &Patience) -> Result<Replaced, FilesError> {
     let destination = match links {
         Links::Follow => Destination::of(path)?,
         Links::Refuse => {
@@ -62,7 +67,8 @@ pub fn write(path: &Path, content: Content<'_>, links: Links) -> Result<Replaced
         length: content.len() as u64,
         mode: ModeSource::Replaced,
         keep_hard_links: true,
-        fill: &mut |file| Ok(content.write_to(file)?),
+        fill: &mut |target| Ok(content.write_to(target)?),
+        patience,
     })
 }
 
@@ -73,12 +79,12 @@ mod tests {
     use crate::files::Links::*;
     use crate::files::fixture::TempDir;
     use nix::unistd::{Uid, mkfifo};
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
     fn write(path: &Path, data: &[u8], links: Links) -> Result<(), FilesError> {
-        super::write(path, Content::Bytes(data), links).map(drop)
+        super::write(path, Content::Bytes(data), links, &Patience::default()).map(drop)
     }
 
     #[test]
@@ -88,7 +94,7 @@ mod tests {
             let mut text = Vec::new();
             crate::protocol::bytes::append(data, &mut text);
             let content = Content::Base64(Base64::check(&text).unwrap());
-            drop(super::write(&dir.path("f"), content, Follow).unwrap());
+            drop(super::write(&dir.path("f"), content, Follow, &Patience::default()).unwrap());
             assert!(dir.get("f") == data);
         }
     }

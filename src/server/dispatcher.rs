@@ -105,6 +105,7 @@ impl Dispatcher {
     /// Nothing of what still waits is of interest any more.
     pub(super) fn end(&mut self) {
         self.context.long_polls.cancel_all();
+        self.files.end();
     }
 
     fn notification(&mut self, method: &str) -> Result<(), Violation> {

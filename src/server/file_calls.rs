@@ -7,7 +7,7 @@ use super::missing_watch::MissingWatches;
 use super::outbox::{Outbox, Responder};
 use super::path_order::PathOrder;
 use super::worker_pool::{Job, WorkerPool};
-use crate::files::{FileHandles, Replaced};
+use crate::files::{FileHandles, Patience, Replaced};
 use crate::protocol::error::RpcError;
 use crate::transport::large_memory::LargeMemory;
 use std::cell::Cell;
@@ -25,6 +25,7 @@ struct Shared {
     handles: FileHandles,
     watches: MissingWatches,
     memory: LargeMemory,
+    patience: Patience,
 }
 
 /// Everything about one call but its ticket.
@@ -42,11 +43,17 @@ impl FileCalls {
             handles: FileHandles::new(),
             watches: MissingWatches::new(outbox),
             memory: server.memory.clone(),
+            patience: Patience::default(),
         };
         FileCalls {
             shared: Arc::new(shared),
             limit: server.config.max_file_calls,
         }
+    }
+
+    /// Gives up the calls that wait for somebody.
+    pub(super) fn end(&self) {
+        self.shared.patience.end();
     }
 
     /// Whether it is a method of a name that is served here.
@@ -106,6 +113,7 @@ impl Shared {
             handles: &self.handles,
             watches: &self.watches,
             memory: &self.memory,
+            patience: &self.patience,
             permitted,
             replaced,
         }

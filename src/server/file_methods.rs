@@ -7,7 +7,7 @@ use super::missing_watch::MissingWatches;
 use super::outbox::Responder;
 use super::path_order::Touch;
 use super::sandbox;
-use crate::files::{self, Content, FileHandles, FilesError, FilesErrorKind, Links, RemoveOptions, Replaced};
+use crate::files::{self, Content, FileHandles, FilesError, FilesErrorKind, Links, Patience, RemoveOptions, Replaced};
 use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{
     FsCanonicalizeParams, FsCanonicalizeResponse, FsCloseParams, FsCopyParams, FsCopyResponse, FsCreateDirectoryParams,
@@ -173,6 +173,8 @@ pub(super) struct Call<'a> {
     pub(super) params: &'a Params,
     pub(super) handles: &'a FileHandles,
     pub(super) watches: &'a MissingWatches,
+    /// How long to wait for others; until the connection ends.
+    pub(super) patience: &'a Patience,
     /// For large answers.
     pub(super) memory: &'a LargeMemory,
     /// What may take long to close, for when everybody has been answered.
@@ -249,7 +251,7 @@ fn write_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
             Content::Bytes(&few)
         }
     };
-    let replaced = files::write(native(&params.path)?, content, links)?;
+    let replaced = files::write(native(&params.path)?, content, links, call.patience)?;
     call.replaced.set(Some(replaced));
     put_nothing(out)
 }
@@ -294,6 +296,7 @@ fn copy(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
         native(&params.source_path)?,
         native(&params.destination_path)?,
         params.recursive,
+        call.patience,
     )?;
     put(
         out,

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// How long anything may take before a test gives up: far more than it takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_exec-server");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_exec-server");
 
 /// The search path of commands.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -37,11 +37,12 @@ pub(crate) struct Server {
 impl Server {
     /// A server on its standard streams, and its only client.
     pub(crate) fn stdio() -> (Server, Client) {
-        let mut child = command(&["--listen", "stdio"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Server::on_pipes(command(&["--listen", "stdio"]))
+    }
+
+    /// The same, started by any command.
+    pub(crate) fn on_pipes(mut command: Command) -> (Server, Client) {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         (Server { child, url: None }, Client::of_pipes(input, output))
     }

@@ -1,0 +1,84 @@
+//! Files on a disk that is full.
+
+mod kit;
+
+use kit::{Client, Dir, PROGRAM, Server, base64, bytes};
+use serde_json::{Value, json};
+use std::process::Command;
+
+/// What runs a command with mounts of its own: as root, or as somebody who is root in a namespace of its own.
+const NAMESPACES: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+
+/// Mounts a file system of 1 MiB on the directory `$0`, and runs the rest there.
+const MOUNT: &str = "mount -t tmpfs -o size=1m none \"$0\" && exec \"$@\"";
+
+/// A server that sees a file system of 1 MiB on `dir`; `None`, and why, where there can't be any.
+fn server(dir: &Dir) -> Option<(Server, Client)> {
+    let in_namespace = |flags: &[&str], program: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(flags).args(["sh", "-c", MOUNT]).arg(dir.path(""));
+        command.args(program);
+        command
+    };
+    let works = |flags: &&&[&str]| {
+        let output = in_namespace(flags, &["true"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let Some(flags) = NAMESPACES.iter().find(works) else {
+        println!("not tested: no mounts can be made here");
+        return None;
+    };
+    let (server, mut client) = Server::on_pipes(in_namespace(flags, &[PROGRAM, "--listen", "stdio"]));
+    client.handshake();
+    Some((server, client))
+}
+
+#[test]
+fn what_was_there_is_still_there() {
+    let dir = Dir::new();
+    let Some((_server, mut client)) = server(&dir) else {
+        return;
+    };
+    let path = |name: &str| dir.path(name).display().to_string();
+    let old = "old ".repeat(100_000);
+    let write = |name: &str, text: &str| json!({"path": path(name), "dataBase64": base64(text)});
+    let read =
+        |client: &mut Client, name: &str| bytes(&client.call("fs/readFile", json!({"path": path(name)}))["dataBase64"]);
+    let is_full = |client: &mut Client, method: &str, params: Value| {
+        let id = client.request(method, params);
+        let error = client.answer(id)["error"].take();
+        assert_eq!(
+            (&error["code"], &error["data"]["errno"]),
+            (&json!(-32603), &json!(28)),
+            "{error}"
+        );
+    };
+    client.call("fs/writeFile", write("old", &old));
+    let link = format!("ln {} {}", path("old"), path("linked"));
+    client.call("fs/writeFile", write("filler", &"x".repeat(500_000)));
+
+    // Beside the old file, and a new file.
+    is_full(&mut client, "fs/writeFile", write("old", &"new ".repeat(75_000)));
+    is_full(&mut client, "fs/writeFile", write("new", &"new ".repeat(75_000)));
+    let copy = |to: &str| json!({"sourcePath": path("filler"), "destinationPath": path(to), "recursive": false});
+    is_full(&mut client, "fs/copy", copy("copy"));
+    is_full(&mut client, "fs/copy", copy("old"));
+    assert!(read(&mut client, "old") == old.as_bytes());
+    // In place, because it has another name.
+    assert_eq!(client.run(kit::script("ln", &link)).code, 0);
+    is_full(&mut client, "fs/writeFile", write("linked", &"new ".repeat(200_000)));
+    assert!(read(&mut client, "old") == old.as_bytes());
+
+    let listed = client.call("fs/readDirectory", json!({"path": path("")}));
+    let mut names: Vec<&str> = listed["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["fileName"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["filler", "linked", "old"]);
+    client.call("fs/remove", json!({"path": path("filler")}));
+    client.call("fs/writeFile", write("old", &"new ".repeat(75_000)));
+    assert!(read(&mut client, "linked") == "new ".repeat(75_000).as_bytes());
+}
