@@ -1,9 +1,10 @@
-//! How messages come in and go out: stdio and WebSocket, and what is answered before the upgrade.
+//! How messages come in and go out: stdio, WebSocket, within one program, and what is answered before the upgrade.
 
 pub mod auth;
 pub mod http;
 pub mod line;
 mod line_buffer;
+pub mod memory;
 #[cfg(feature = "signed-tokens")]
 pub mod signed;
 pub mod stdio;
