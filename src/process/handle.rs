@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub trait Audience: Send + Sync {
     /// A number that no other audience has.
     fn id(&self) -> u64;
-    /// `process` has events; it does not say so again until [`Process::take_events`] has taken them all.
+    /// `process` has events; it does not say so again until [`Process::take_events`] has taken all it could.
     fn news(&self, process: &Arc<Process>);
 }
 
@@ -306,6 +306,16 @@ impl Process {
         state.announced
     }
 
+    /// The client has done with the events up to number `seq`; see [`OutputLog::acknowledge`].
+    pub fn acknowledge(self: &Arc<Process>, seq: u64) {
+        self.record(|state| {
+            state.log.acknowledge(seq);
+            if state.log.has_credit() {
+                state.resume_reading();
+            }
+        });
+    }
+
     /// The retained output after number `after`; see [`OutputLog::replay`].
     pub fn replay(&self, after: u64, max_bytes: Option<usize>) -> Replay {
         self.state().log.replay(after, max_bytes)
@@ -429,7 +439,7 @@ impl Process {
         self.stdin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the supervisor change the log, and tells whom it concerns.
+    /// Changes the log, and tells whom it concerns.
     pub(super) fn record(self: &Arc<Process>, change: impl FnOnce(&mut State)) {
         let mut due = Vec::new();
         let audience = {

@@ -32,6 +32,7 @@ pub(super) enum Received {
     },
     Notification {
         method: Box<str>,
+        params: Params,
     },
     /// An answer, though nothing was asked.
     Answer,
@@ -239,7 +240,10 @@ impl Reader {
                     params,
                 }
             }
-            Message::Notification { method, .. } => Received::Notification { method: method.into() },
+            Message::Notification { method, params } => Received::Notification {
+                method: method.into(),
+                params: Params::new(text, params, bulk, permit),
+            },
             Message::Response { .. } | Message::Error { .. } => Received::Answer,
         })
     }

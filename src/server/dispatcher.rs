@@ -54,6 +54,8 @@ pub(super) struct Client {
     pub(super) session: Arc<Session>,
     /// It has asked for signals beyond `interrupt`.
     pub(super) extended_signals: bool,
+    /// It acknowledges the output of all processes.
+    pub(super) ack_output: bool,
 }
 
 impl Dispatcher {
@@ -79,7 +81,7 @@ impl Dispatcher {
                     self.request(id, &method, params);
                     Ok(())
                 }
-                Received::Notification { method } => self.notification(&method),
+                Received::Notification { method, params } => self.notification(&method, &params),
                 Received::Answer => {
                     self.outbox
                         .complain(&RpcError::invalid_request("unexpected answer: nothing was asked"));
@@ -107,7 +109,7 @@ impl Dispatcher {
         self.context.long_polls.cancel_all();
     }
 
-    fn notification(&mut self, method: &str) -> Result<(), Violation> {
+    fn notification(&mut self, method: &str, params: &Params) -> Result<(), Violation> {
         match (method, &self.context.handshake) {
             ("initialized", Handshake::New) => {
                 let reason = "client must call initialize before sending initialized";
@@ -119,6 +121,12 @@ impl Dispatcher {
                 Ok(())
             }
             ("initialized", Handshake::Ready(_)) => Ok(()),
+            ("process/ack", _) => {
+                if let Err(error) = process_calls::acknowledge(&self.context, params) {
+                    self.outbox.complain(&error);
+                }
+                Ok(())
+            }
             _ => {
                 let error = format!("unexpected notification method: {method}");
                 self.outbox.complain(&RpcError::invalid_request(error));
@@ -218,6 +226,7 @@ impl Dispatcher {
         self.context.handshake = Handshake::Initialized(Client {
             session,
             extended_signals: params.extended_signals,
+            ack_output: params.ack_output,
         });
     }
 }
