@@ -119,6 +119,14 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// Its last connection is gone: so are its threads, soon.
+    fn drop(&mut self) {
+        self.janitor.end();
+        self.workers.end();
+    }
+}
+
 /// Counts things that are there, for those who wait until none is.
 #[derive(Clone, Default)]
 struct Count(Arc<(Mutex<usize>, Condvar)>);
