@@ -119,7 +119,7 @@ pub enum ResizeError {
 ///
 /// Lock order: `state`, then nothing; `stdin`, then nothing. Neither is held while something else is waited for.
 pub struct Process {
-    id: Box<str>,
+    id: Arc<str>,
     stdio: Stdio,
     state: Mutex<State>,
     stdin: Mutex<Stdin>,
@@ -218,6 +218,11 @@ impl Process {
     /// The name its client gave it.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The same, to be kept.
+    pub fn shared_id(&self) -> Arc<str> {
+        self.id.clone()
     }
 
     /// What it is now.

@@ -1,17 +1,17 @@
 //! Which method is which, and in what order they may be called.
 
-use super::connection::{Params, Received};
+use super::connection::Received;
 use super::environment;
 use super::file_calls::FileCalls;
 use super::long_poll::LongPolls;
 use super::outbox::{Outbox, Responder};
+use super::params::Params;
 use super::session::{ResumeError, Session};
 use super::{Server, process_calls};
 use crate::protocol::environment::{EnvironmentConfigParams, EnvironmentStatus};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::RequestId;
 use crate::protocol::process::{InitializeParams, InitializeResponse};
-use crossbeam_channel::Receiver;
 use log::info;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Dispatcher {
     }
 
     /// Carries out what is received until there is no more, or until something after which it makes no sense.
-    pub(super) fn run(&mut self, received: &Receiver<Received>) -> Option<Violation> {
+    pub(super) fn run(&mut self, received: &mut dyn Iterator<Item = Received>) -> Option<Violation> {
         for message in received {
             let outcome = match message {
                 Received::Request { id, method, params } => {

@@ -1,14 +1,13 @@
 //! The `process/*` methods.
 
-use super::connection::Params;
 use super::dispatcher::{Call, Context, decode};
 use super::encode::signal_name;
 use super::outbox::{Outgoing, Responder};
+use super::params::Params;
 use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
 use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
-use crate::protocol::bytes;
 use crate::protocol::error::RpcError;
 use crate::protocol::path_uri;
 use crate::protocol::process::{
@@ -264,7 +263,8 @@ fn try_write<'a>(context: &Context, raw: &'a Params) -> Result<Write<'a>, RpcErr
     }
     let input = match &params.chunk {
         Some(chunk) => {
-            bytes::decode(raw.base64("chunk", chunk)).map_err(|e| RpcError::invalid_params(e.to_string()))?
+            let content = raw.content("chunk", chunk);
+            content.to_vec().map_err(|e| RpcError::invalid_params(e.to_string()))?
         }
         None if params.close_stdin => Vec::new(),
         None => return Err(RpcError::invalid_params("missing field `chunk`")),
