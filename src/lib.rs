@@ -1,6 +1,7 @@
 //! Runs commands and touches files for a client that lives elsewhere.
 
 pub mod files;
+pub mod host;
 pub mod process;
 pub mod protocol;
 pub mod server;

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::error::{FilesError, FilesErrorKind};
 use super::place::{Links, file_type};
 use super::read::{PIECE, fill, not_a_file, open_regular};
-use crate::protocol::bytes;
+use crate::protocol::bytes::{self, Content};
 use crate::protocol::files::FsOpenMode;
 
 /// The longest block, in bytes, as in Codex's exec-server.
@@ -142,7 +142,7 @@ impl FileHandles {
     /// # Errors
     /// InvalidRequest for anything but 1 to [`MAX_BLOCK`] bytes and for a range no file can have; NotFound for an unknown
     /// handle; EBADF for one for reading.
-    pub fn write_block(&self, id: &str, offset: u64, chunk: &[u8]) -> Result<(), FilesError> {
+    pub fn write_block(&self, id: &str, offset: u64, chunk: Content<'_>) -> Result<(), FilesError> {
         if !(1..=MAX_BLOCK).contains(&chunk.len()) {
             return Err(block_length("write"));
         }
@@ -152,7 +152,13 @@ impl FileHandles {
                 "file write range exceeds the signed 64-bit file offset limit",
             ));
         }
-        self.get(id)?.write_all_at(chunk, offset)?;
+        let file = self.get(id)?;
+        let mut at = offset;
+        chunk.pieces(|piece| {
+            file.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+            Ok(())
+        })?;
         Ok(())
     }
 
@@ -178,17 +184,6 @@ impl FileHandles {
         // Nothing under it can leave the table half changed.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a text of `len` bytes of base64 can be that of a block to write, before it is decoded.
-///
-/// # Errors
-/// InvalidRequest for one that is too long.
-pub fn check_block_text(len: usize) -> Result<(), FilesError> {
-    if len > bytes::encoded_len(MAX_BLOCK) {
-        return Err(block_length("write"));
-    }
-    Ok(())
 }
 
 fn block_length(verb: &str) -> FilesError {
@@ -230,6 +225,7 @@ fn append_block(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> Resu
 mod tests {
     use super::*;
     use crate::files::fixture::TempDir;
+    use crate::protocol::bytes::Base64;
     use FsOpenMode::{Read, Replace};
 
     fn encoded(data: &[u8]) -> String {
@@ -286,11 +282,16 @@ mod tests {
             let error = read(&handles, "h", offset, 4).unwrap_err();
             assert_eq!(error.kind, FilesErrorKind::InvalidRequest);
         }
-        assert!(handles.write_block("h", 0, b"YQ==").unwrap_err().is(Errno::EBADF));
+        assert!(
+            handles
+                .write_block("h", 0, Content::Plain(b"a"))
+                .unwrap_err()
+                .is(Errno::EBADF)
+        );
         assert_eq!(read(&handles, "h", 0, 1).unwrap(), (encoded(b"0"), false));
         handles.open("w", &path, Replace).unwrap();
         assert!(read(&handles, "w", 0, 1).unwrap_err().is(Errno::EBADF));
-        handles.write_block("w", 0, b"a").unwrap();
+        handles.write_block("w", 0, Content::Plain(b"a")).unwrap();
         let unknown = read(&handles, "zz", 0, 4).unwrap_err();
         assert_eq!(unknown.message, "unknown file handle `zz`");
         assert_eq!(unknown.kind, FilesErrorKind::NotFound);
@@ -350,7 +351,7 @@ mod tests {
                 Ok(File::open(&path)?)
             })
             .unwrap();
-        handles.write_block("h", 0, b"YQ==").unwrap();
+        handles.write_block("h", 0, Content::Plain(b"a")).unwrap();
     }
 
     #[test]
@@ -365,27 +366,27 @@ mod tests {
         assert_eq!((dir.get("f"), dir.mode("f")), (vec![], 0o600));
         handles.open("d", &dir.path("dang"), Replace).unwrap();
         assert!(dir.path("made").exists());
-        handles.write_block("w", 0, b"hello").unwrap();
-        handles.write_block("w", 7, b"Z").unwrap();
+        handles.write_block("w", 0, Content::Plain(b"hello")).unwrap();
+        handles.write_block("w", 7, Content::Plain(b"Z")).unwrap();
         assert_eq!(dir.get("f"), b"hello\0\0Z");
 
-        let block = vec![7; MAX_BLOCK + 1];
-        handles.write_block("w", 0, &block[1..]).unwrap();
-        assert_eq!(dir.get("f"), block[1..]);
-        let error = |offset, chunk: &[u8]| handles.write_block("w", offset, chunk).unwrap_err();
+        let block: Vec<u8> = (0..=MAX_BLOCK).map(|i| (i % 251) as u8).collect();
+        let text = encoded(&block[1..]);
+        let base64 = Content::Base64(Base64::check(text.as_bytes()).unwrap());
+        handles.write_block("w", 3, base64).unwrap();
+        assert!(dir.get("f")[..3] == *b"hel" && dir.get("f")[3..] == block[1..]);
+        let error = |offset, chunk: &[u8]| handles.write_block("w", offset, Content::Plain(chunk)).unwrap_err();
         let length = "file write block length must be between 1 and 1048576";
         assert_eq!(error(0, b"").message, length);
         assert_eq!(error(0, &block).message, length);
-        assert_eq!(check_block_text(1_398_104), Ok(()));
-        assert_eq!(check_block_text(1_398_105).unwrap_err().message, length);
         for offset in [i64::MAX as u64, u64::MAX] {
             assert_eq!(
                 error(offset, b"a").message,
                 "file write range exceeds the signed 64-bit file offset limit"
             );
         }
-        handles.write_block("w", 0, b"YQ==").unwrap();
-        let unknown = handles.write_block("zz", 0, b"a").unwrap_err();
+        handles.write_block("w", 0, Content::Plain(b"a")).unwrap();
+        let unknown = handles.write_block("zz", 0, Content::Plain(b"a")).unwrap_err();
         assert_eq!(unknown.kind, FilesErrorKind::NotFound);
     }
 

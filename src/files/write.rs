@@ -1,6 +1,6 @@
 //! `fs/writeFile`.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -10,36 +10,7 @@ use super::error::FilesError;
 use super::patience::Patience;
 use super::place::{Links, Place, file_type};
 use super::replace::{Destination, ModeSource, NewContent, Replaced, Target};
-use crate::protocol::bytes::Base64;
-
-/// What a file is to contain.
-#[derive(Clone, Copy, Debug)]
-pub enum Content<'a> {
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// The bytes that this stands for.
-    Base64(Base64<'a>),
-}
-
-impl Content<'_> {
-    fn len(self) -> usize {
-        match self {
-            Content::Bytes(bytes) => bytes.len(),
-            Content::Base64(text) => text.decoded_len(),
-        }
-    }
-
-    fn write_to(self, target: Target<'_>) -> io::Result<()> {
-        let out: &mut dyn Write = match target {
-            Target::File(file) => file,
-            Target::Special(writer) => writer,
-        };
-        match self {
-            Content::Bytes(bytes) => out.write_all(bytes),
-            Content::Base64(text) => text.pieces(|piece| out.write_all(piece)),
-        }
-    }
-}
+use crate::protocol::bytes::Content;
 
 /// Gives a file new content, creating the file if need be.
 ///
@@ -52,7 +23,12 @@ impl Content<'_> {
 /// EISDIR for a directory, ENXIO for a FIFO nobody reads, NotFound for a missing parent. With [`Links::Refuse`] a link is
 /// ELOOP at the end of the path and ENOTDIR within it. Other for a FIFO or a terminal whose reader kept it waiting until
 /// `patience` ended.
-pub fn write(path: &Path, content: Content<'_>, links: Links, patience: &Patience) -> Result<Replaced, FilesError> {
+pub fn write_file(
+    path: &Path,
+    content: Content<'_>,
+    links: Links,
+    patience: &Patience,
+) -> Result<Replaced, FilesError> {
     let destination = match links {
         Links::Follow => Destination::of(path)?,
         Links::Refuse => {
@@ -63,11 +39,18 @@ pub fn write(path: &Path, content: Content<'_>, links: Links, patience: &Patienc
             Destination::Entry(place)
         }
     };
+    let mut fill = |target: Target<'_>| {
+        let out: &mut dyn Write = match target {
+            Target::File(file) => file,
+            Target::Special(writer) => writer,
+        };
+        Ok(content.pieces(|piece| out.write_all(piece))?)
+    };
     destination.write(&mut NewContent {
         length: content.len() as u64,
         mode: ModeSource::Replaced,
         keep_hard_links: true,
-        fill: &mut |target| Ok(content.write_to(target)?),
+        fill: &mut fill,
         patience,
     })
 }
@@ -78,13 +61,14 @@ mod tests {
     use crate::files::FilesErrorKind;
     use crate::files::Links::*;
     use crate::files::fixture::TempDir;
+    use crate::protocol::bytes::Base64;
     use nix::unistd::{Uid, mkfifo};
     use std::fs::{self, File};
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
     fn write(path: &Path, data: &[u8], links: Links) -> Result<(), FilesError> {
-        super::write(path, Content::Bytes(data), links, &Patience::default()).map(drop)
+        write_file(path, Content::Plain(data), links, &Patience::default()).map(drop)
     }
 
     #[test]
@@ -94,7 +78,7 @@ mod tests {
             let mut text = Vec::new();
             crate::protocol::bytes::append(data, &mut text);
             let content = Content::Base64(Base64::check(&text).unwrap());
-            drop(super::write(&dir.path("f"), content, Follow, &Patience::default()).unwrap());
+            drop(write_file(&dir.path("f"), content, Follow, &Patience::default()).unwrap());
             assert!(dir.get("f") == data);
         }
     }

@@ -133,6 +133,45 @@ impl<'a> Base64<'a> {
     }
 }
 
+/// Bytes, or what stands for them.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// In base64.
+    Base64(Base64<'a>),
+    /// As they are.
+    Plain(&'a [u8]),
+}
+
+impl Content<'_> {
+    /// How many bytes they are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(self) -> usize {
+        match self {
+            Content::Base64(text) => text.decoded_len(),
+            Content::Plain(bytes) => bytes.len(),
+        }
+    }
+
+    /// The bytes, in one vector.
+    pub fn to_vec(self) -> Vec<u8> {
+        match self {
+            Content::Base64(text) => text.decode(),
+            Content::Plain(bytes) => bytes.to_vec(),
+        }
+    }
+
+    /// Hands the bytes to `take`, one piece after another.
+    ///
+    /// # Errors
+    /// As [`Base64::pieces`].
+    pub fn pieces(self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Content::Base64(text) => text.pieces(take),
+            Content::Plain(bytes) => take(bytes),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,13 @@
 //! What each `fs/*` method does, and what it touches.
 
 use super::answer_text::AnswerText;
-use super::connection::Params;
 use super::dispatcher::decode;
 use super::missing_watch::MissingWatches;
 use super::outbox::Responder;
+use super::params::Params;
 use super::path_order::Touch;
 use super::sandbox;
-use crate::files::{self, Content, FileHandles, FilesError, FilesErrorKind, Links, Patience, RemoveOptions, Replaced};
+use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Links, Patience, RemoveOptions, Replaced};
 use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{
     FsCanonicalizeParams, FsCanonicalizeResponse, FsCloseParams, FsCopyParams, FsCopyResponse, FsCreateDirectoryParams,
@@ -242,16 +242,11 @@ fn read_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
 fn write_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let params: FsWriteFileParams<'_> = call.unrestricted(|p: &FsWriteFileParams<'_>| p.sandbox.as_ref())?;
     let links = Links::from_follow(params.follow_symlinks);
-    let improper = |what| RpcError::invalid_request(format!("fs/writeFile requires valid base64 dataBase64: {what}"));
-    let few;
-    let content = match call.params.bulk("dataBase64") {
-        Some(text) => Content::Base64(text),
-        None => {
-            few = call.params.bytes("dataBase64", &params.data_base64).map_err(improper)?;
-            Content::Bytes(&few)
-        }
-    };
-    let replaced = files::write(native(&params.path)?, content, links, call.patience)?;
+    let mut room = Vec::new();
+    let content = call.params.content("dataBase64", &params.data_base64, &mut room);
+    let content = content
+        .map_err(|what| RpcError::invalid_request(format!("fs/writeFile requires valid base64 dataBase64: {what}")))?;
+    let replaced = files::write_file(native(&params.path)?, content, links, call.patience)?;
     call.replaced.set(Some(replaced));
     put_nothing(out)
 }
@@ -332,14 +327,10 @@ fn read_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
 
 fn write_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let params: FsWriteBlockParams<'_> = call.decode()?;
-    let len = call
-        .params
-        .bulk("chunk")
-        .map_or(params.chunk.len(), |bulk| bulk.text().len());
-    files::check_block_text(len)?;
-    let chunk = call.params.bytes("chunk", &params.chunk);
+    let mut room = Vec::new();
+    let chunk = call.params.content("chunk", &params.chunk, &mut room);
     let chunk = chunk.map_err(RpcError::invalid_params)?;
-    call.handles.write_block(&params.handle_id, params.offset, &chunk)?;
+    call.handles.write_block(&params.handle_id, params.offset, chunk)?;
     put_nothing(out)
 }
 

@@ -1,9 +1,9 @@
 //! The `process/*` methods.
 
-use super::connection::Params;
 use super::dispatcher::{Call, Context, decode};
 use super::encode::signal_name;
 use super::outbox::{Outgoing, Responder};
+use super::params::Params;
 use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
@@ -11,7 +11,7 @@ use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteSt
 use crate::protocol::error::RpcError;
 use crate::protocol::path_uri;
 use crate::protocol::process::{
-    ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
+    AckParams, ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
     SignalParams, TerminalSize, TerminateParams, TerminateResponse, WriteParams, WriteResponse,
 };
 use serde::Deserialize;
@@ -23,10 +23,15 @@ use std::time::Duration;
 /// `process/start`
 pub(super) fn start(context: &Context, responder: Responder, params: Params) {
     let checked = decode::<ExecParams>(&params).and_then(|params| {
-        let session = context.client("exec")?.session;
-        Ok((session, start_spec(&params)?, params.process_id))
+        let client = context.client("exec")?;
+        let spec = start_spec(&params)?;
+        let mut limits = context.server.config.process();
+        if params.ack_output || client.ack_output {
+            limits.retention.ack_window = Some(context.server.config.ack_window_bytes);
+        }
+        Ok((client.session, spec, limits, params.process_id))
     });
-    let (session, spec, id) = match checked {
+    let (session, spec, limits, id) = match checked {
         Ok(checked) => checked,
         Err(error) => return responder.fail(&error),
     };
@@ -40,7 +45,7 @@ pub(super) fn start(context: &Context, responder: Responder, params: Params) {
             responder: responder.take(),
             _present: server.live_processes.enter(usize::MAX),
         };
-        Process::new(&id, spec.stdio, server.config.process(), audience, Box::new(starter))
+        Process::new(&id, spec.stdio, limits, audience, Box::new(starter))
     });
     match (added, responder) {
         (Ok(process), _) => process.launch(spec),
@@ -175,6 +180,16 @@ pub(super) fn once_started(
     if waits { None } else { take(&request) }
 }
 
+/// `process/ack`. A process that is not known any more needs none.
+pub(super) fn acknowledge(context: &Context, params: &Params) -> Result<(), RpcError> {
+    let params: AckParams<'_> = decode(params)?;
+    let session = context.client("exec")?.session;
+    if let Some(process) = session.process(&params.process_id) {
+        process.acknowledge(params.seq);
+    }
+    Ok(())
+}
+
 /// `process/read`
 pub(super) fn read(context: &Context, responder: Responder, params: Params) {
     let checked =
@@ -247,7 +262,11 @@ fn try_write<'a>(context: &Context, raw: &'a Params) -> Result<Write<'a>, RpcErr
         return Err(RpcError::invalid_params("writeId must not be empty"));
     }
     let input = match &params.chunk {
-        Some(chunk) => raw.bytes("chunk", chunk).map_err(RpcError::invalid_params)?,
+        Some(chunk) => {
+            let mut room = Vec::new();
+            let content = raw.content("chunk", chunk, &mut room);
+            content.map_err(RpcError::invalid_params)?.to_vec()
+        }
         None if params.close_stdin => Vec::new(),
         None => return Err(RpcError::invalid_params("missing field `chunk`")),
     };

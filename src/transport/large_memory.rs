@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that are provided ahead of being filled, at a time.
-const AHEAD: usize = 1024 * 1024;
+const AHEAD: usize = 512 * 1024;
 
 /// Gives out large pieces of memory, and keeps one that came back for whoever is next.
 ///

@@ -1,10 +1,11 @@
-//! How messages come in and go out: stdio and WebSocket, and what is answered before the upgrade.
+//! How messages come in and go out: stdio, WebSocket, within one program, and what is answered before the upgrade.
 
 pub mod auth;
 pub mod http;
 pub mod large_memory;
 pub mod line;
 mod line_buffer;
+pub mod memory;
 #[cfg(feature = "signed-tokens")]
 pub mod signed;
 pub mod stdio;
@@ -66,13 +67,15 @@ pub enum Framing {
     Lines,
     /// A WebSocket text frame around each.
     WebSocket,
+    /// Not at all: each goes by itself.
+    Alone,
 }
 
 impl Framing {
     /// What goes before a message of `len` bytes. `room` is where it may be put together.
     pub fn header(self, len: usize, room: &mut [u8; 10]) -> &[u8] {
         match self {
-            Framing::Lines => &[],
+            Framing::Lines | Framing::Alone => &[],
             Framing::WebSocket => websocket::text_frame_header(len, room),
         }
     }
@@ -81,7 +84,7 @@ impl Framing {
     pub fn trailer(self) -> &'static [u8] {
         match self {
             Framing::Lines => b"\n",
-            Framing::WebSocket => b"",
+            Framing::WebSocket | Framing::Alone => b"",
         }
     }
 }
