@@ -1,5 +1,6 @@
 //! `fs/open`, `fs/readBlock`, `fs/writeBlock` and `fs/close`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
@@ -15,7 +16,7 @@ use super::base64_text::{self, DecodeFailure, PIECE};
 use super::error::{FilesError, FilesErrorKind};
 use super::place::{Links, file_type};
 use super::read::{fill, not_a_file, open_regular};
-use crate::protocol::bytes;
+use crate::protocol::bytes::{self, Content};
 use crate::protocol::files::FsOpenMode;
 
 /// The longest block, in bytes, as in Codex's exec-server.
@@ -143,19 +144,23 @@ impl FileHandles {
     /// # Errors
     /// InvalidParams for improper base64; InvalidRequest for anything but 1 to [`MAX_BLOCK`] bytes and for a
     /// range no file can have; NotFound for an unknown handle; EBADF for one for reading.
-    pub fn write_block(&self, id: &str, offset: u64, chunk: &[u8]) -> Result<(), FilesError> {
-        if chunk.len() > bytes::encoded_len(MAX_BLOCK) {
-            return Err(block_length("write"));
-        }
-        let mut bytes = Vec::with_capacity(base64_text::decoded_len(chunk));
-        base64_text::decode(chunk, |piece| {
-            bytes.extend_from_slice(piece);
-            Ok::<(), FilesError>(())
-        })
-        .map_err(|failure| match failure {
-            DecodeFailure::Improper(what) => FilesError::invalid_params(what),
-            DecodeFailure::Taker(error) => error,
-        })?;
+    pub fn write_block(&self, id: &str, offset: u64, chunk: Content<'_>) -> Result<(), FilesError> {
+        let bytes = match chunk {
+            Content::Plain(bytes) => Cow::from(bytes),
+            Content::Base64(text) if text.len() > bytes::encoded_len(MAX_BLOCK) => return Err(block_length("write")),
+            Content::Base64(text) => {
+                let mut bytes = Vec::with_capacity(base64_text::decoded_len(text));
+                base64_text::decode(text, |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok::<(), FilesError>(())
+                })
+                .map_err(|failure| match failure {
+                    DecodeFailure::Improper(what) => FilesError::invalid_params(what),
+                    DecodeFailure::Taker(error) => error,
+                })?;
+                Cow::from(bytes)
+            }
+        };
         if !(1..=MAX_BLOCK).contains(&bytes.len()) {
             return Err(block_length("write"));
         }
@@ -288,11 +293,16 @@ mod tests {
             let error = read(&handles, "h", offset, 4).unwrap_err();
             assert_eq!(error.kind, FilesErrorKind::InvalidRequest);
         }
-        assert!(handles.write_block("h", 0, b"YQ==").unwrap_err().is(Errno::EBADF));
+        assert!(
+            handles
+                .write_block("h", 0, Content::Base64(b"YQ=="))
+                .unwrap_err()
+                .is(Errno::EBADF)
+        );
         assert_eq!(read(&handles, "h", 0, 1).unwrap(), (encoded(b"0"), false));
         handles.open("w", &path, Replace).unwrap();
         assert!(read(&handles, "w", 0, 1).unwrap_err().is(Errno::EBADF));
-        handles.write_block("w", 0, b"YQ==").unwrap();
+        handles.write_block("w", 0, Content::Base64(b"YQ==")).unwrap();
         let unknown = read(&handles, "zz", 0, 4).unwrap_err();
         assert_eq!(unknown.message, "unknown file handle `zz`");
         assert_eq!(unknown.kind, FilesErrorKind::NotFound);
@@ -352,7 +362,7 @@ mod tests {
                 Ok(File::open(&path)?)
             })
             .unwrap();
-        handles.write_block("h", 0, b"YQ==").unwrap();
+        handles.write_block("h", 0, Content::Base64(b"YQ==")).unwrap();
     }
 
     #[test]
@@ -367,14 +377,26 @@ mod tests {
         assert_eq!((dir.get("f"), dir.mode("f")), (vec![], 0o600));
         handles.open("d", &dir.path("dang"), Replace).unwrap();
         assert!(dir.path("made").exists());
-        handles.write_block("w", 0, b"aGVsbG8=").unwrap();
-        handles.write_block("w", 7, b"Wg==").unwrap();
+        handles.write_block("w", 0, Content::Base64(b"aGVsbG8=")).unwrap();
+        handles.write_block("w", 7, Content::Base64(b"Wg==")).unwrap();
         assert_eq!(dir.get("f"), b"hello\0\0Z");
 
         let block = vec![7; MAX_BLOCK + 1];
-        handles.write_block("w", 0, encoded(&block[1..]).as_bytes()).unwrap();
+        handles
+            .write_block("w", 0, Content::Base64(encoded(&block[1..]).as_bytes()))
+            .unwrap();
         assert_eq!(dir.get("f"), block[1..]);
-        let error = |offset, chunk: &str| handles.write_block("w", offset, chunk.as_bytes()).unwrap_err();
+        handles.write_block("w", 1, Content::Plain(b"plain")).unwrap();
+        assert!(dir.get("f").starts_with(b"\x07plain\x07"));
+        for wrong in [&[][..], &block] {
+            let error = handles.write_block("w", 0, Content::Plain(wrong)).unwrap_err();
+            assert_eq!(error.message, "file write block length must be between 1 and 1048576");
+        }
+        let error = |offset, chunk: &str| {
+            handles
+                .write_block("w", offset, Content::Base64(chunk.as_bytes()))
+                .unwrap_err()
+        };
         let length = "file write block length must be between 1 and 1048576";
         assert_eq!(error(0, "").message, length);
         assert_eq!(error(0, &encoded(&block)).message, length);
@@ -389,8 +411,8 @@ mod tests {
                 "file write range exceeds the signed 64-bit file offset limit"
             );
         }
-        handles.write_block("w", 0, b"YQ==").unwrap();
-        let unknown = handles.write_block("zz", 0, b"YQ==").unwrap_err();
+        handles.write_block("w", 0, Content::Base64(b"YQ==")).unwrap();
+        let unknown = handles.write_block("zz", 0, Content::Base64(b"YQ==")).unwrap_err();
         assert_eq!(unknown.kind, FilesErrorKind::NotFound);
     }
 

@@ -33,4 +33,4 @@ pub use read::{READ_LIMIT, ReadableFile, open_for_reading};
 pub use remove::{RemoveOptions, remove};
 pub use walk::walk;
 pub use watch::MissingWatch;
-pub use write::write_base64;
+pub use write::write_file;

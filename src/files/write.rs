@@ -11,21 +11,28 @@ use super::base64_text::{self, DecodeFailure};
 use super::error::FilesError;
 use super::place::{Links, Place, file_type};
 use super::replace::{Destination, ModeSource, NewContent};
+use crate::protocol::bytes::Content;
 
-/// Gives a file the content whose base64 is `text`, creating the file if need be.
+/// Gives a file that content, creating the file if need be.
 ///
 /// Readers see the old content or the new, and a failure leaves the old: the new is written to a file
 /// beside it, which is renamed over it and gets its mode and owner. Files with several hard links,
 /// devices, FIFOs and files that can't be replaced are written in place. It is not synced to the disk, and
-/// extended attributes of a replaced file are lost. Beside `text` it takes 48 KiB of memory.
+/// extended attributes of a replaced file are lost. Beside `content` it takes 48 KiB of memory.
 ///
 /// # Errors
 /// InvalidRequest, and nothing touched, for base64 that isn't strictly right. EISDIR for a directory,
 /// ENXIO for a FIFO nobody reads, NotFound for a missing parent. With [`Links::Refuse`] a link is ELOOP at the
 /// end of the path and ENOTDIR within it.
-pub fn write_base64(path: &Path, text: &[u8], links: Links) -> Result<(), FilesError> {
+pub fn write_file(path: &Path, content: Content<'_>, links: Links) -> Result<(), FilesError> {
     let improper = |what| FilesError::invalid_request(format!("fs/writeFile requires valid base64 dataBase64: {what}"));
-    base64_text::check(text).map_err(improper)?;
+    let length = match content {
+        Content::Base64(text) => {
+            base64_text::check(text).map_err(improper)?;
+            base64_text::decoded_len(text)
+        }
+        Content::Plain(bytes) => bytes.len(),
+    };
     let destination = match links {
         Links::Follow => Destination::of(path)?,
         Links::Refuse => {
@@ -37,13 +44,17 @@ pub fn write_base64(path: &Path, text: &[u8], links: Links) -> Result<(), FilesE
         }
     };
     let mut fill = |file: &mut File| {
+        let text = match content {
+            Content::Base64(text) => text,
+            Content::Plain(bytes) => return Ok(file.write_all(bytes)?),
+        };
         base64_text::decode(text, |bytes| file.write_all(bytes)).map_err(|failure| match failure {
             DecodeFailure::Improper(what) => improper(what),
             DecodeFailure::Taker(error) => error.into(),
         })
     };
     destination.write(&mut NewContent {
-        length: base64_text::decoded_len(text) as u64,
+        length: length as u64,
         mode: ModeSource::Replaced,
         keep_hard_links: true,
         fill: &mut fill,
@@ -64,7 +75,7 @@ mod tests {
     fn write(path: &Path, data: &[u8], links: Links) -> Result<(), FilesError> {
         let mut text = Vec::new();
         crate::protocol::bytes::append(data, &mut text);
-        write_base64(path, &text, links)
+        write_file(path, Content::Base64(&text), links)
     }
 
     #[test]
@@ -75,6 +86,8 @@ mod tests {
             for data in [&b"long text first"[..], b"short", b"", &long] {
                 write(&dir.path("f"), data, links).unwrap();
                 assert_eq!(dir.get("f"), data);
+                write_file(&dir.path("f"), Content::Plain(&[data, b"!"].concat()), links).unwrap();
+                assert_eq!(dir.get("f"), [data, b"!"].concat());
             }
             fs::remove_file(dir.path("f")).unwrap();
         }
@@ -163,7 +176,7 @@ mod tests {
         dir.put("f", "old");
         for text in ["!!", "YQ", "aGl="] {
             for name in ["f", "new"] {
-                let error = write_base64(&dir.path(name), text.as_bytes(), Follow).unwrap_err();
+                let error = write_file(&dir.path(name), Content::Base64(text.as_bytes()), Follow).unwrap_err();
                 assert_eq!(error.kind, FilesErrorKind::InvalidRequest);
                 assert!(
                     error

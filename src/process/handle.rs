@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub trait Audience: Send + Sync {
     /// A number that no other audience has.
     fn id(&self) -> u64;
-    /// `process` has events; it does not say so again until [`Process::take_events`] has taken them all.
+    /// `process` has events; it does not say so again until [`Process::take_events`] has taken all it could.
     fn news(&self, process: &Arc<Process>);
 }
 
@@ -119,7 +119,7 @@ pub enum ResizeError {
 ///
 /// Lock order: `state`, then nothing; `stdin`, then nothing. Neither is held while something else is waited for.
 pub struct Process {
-    id: Box<str>,
+    id: Arc<str>,
     stdio: Stdio,
     state: Mutex<State>,
     stdin: Mutex<Stdin>,
@@ -220,6 +220,11 @@ impl Process {
         &self.id
     }
 
+    /// The same, to be kept.
+    pub fn shared_id(&self) -> Arc<str> {
+        self.id.clone()
+    }
+
     /// What it is now.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state();
@@ -304,6 +309,16 @@ impl Process {
         }
         state.announced = state.log.has_untaken();
         state.announced
+    }
+
+    /// The client has done with the events up to number `seq`; see [`OutputLog::acknowledge`].
+    pub fn acknowledge(self: &Arc<Process>, seq: u64) {
+        self.record(|state| {
+            state.log.acknowledge(seq);
+            if state.log.has_credit() {
+                state.resume_reading();
+            }
+        });
     }
 
     /// The retained output after number `after`; see [`OutputLog::replay`].
@@ -429,7 +444,7 @@ impl Process {
         self.stdin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the supervisor change the log, and tells whom it concerns.
+    /// Changes the log, and tells whom it concerns.
     pub(super) fn record(self: &Arc<Process>, change: impl FnOnce(&mut State)) {
         let mut due = Vec::new();
         let audience = {

@@ -7,6 +7,7 @@ const LIMITS: Limits = Limits {
         bytes: 256 * 1024,
         events: 1000,
         credit: 128 * 1024,
+        ack_window: None,
     },
     stdin_soft: 1000,
     stdin_hard: 2000,
@@ -231,4 +232,34 @@ fn what_an_ended_process_leaves_is_killed_with_it_and_nothing_else() {
     assert!(other.snapshot().exit.is_none());
     other.terminate(Duration::ZERO);
     assert_eq!(told_of_other.iter().last().unwrap(), "ended");
+}
+
+#[test]
+fn what_is_not_acknowledged_is_kept_without_a_client_too() {
+    let mut limits = LIMITS;
+    limits.retention.ack_window = Some(64 * 1024);
+    let (tell, told) = channel();
+    let spec = shell("exec seq 1 200000");
+    let process = Process::new("p", spec.stdio, limits, None, Box::new(Teller(tell)));
+    process.launch(spec);
+    let (mut seen, mut all) = (0, Vec::new());
+    loop {
+        let replay = process.replay(seen, None);
+        assert_eq!(replay.lost_bytes, 0);
+        all.extend(replay.chunks.iter().flat_map(|(_, _, bytes)| bytes.to_vec()));
+        seen = replay.next_seq - 1;
+        process.acknowledge(seen);
+        if replay.closed {
+            break;
+        }
+        let (woken, wake) = channel();
+        let then = Box::new(move || woken.send(()).unwrap());
+        if let WaitOutcome::Ready(then) = process.wait(0, seen, then) {
+            then();
+        }
+        wake.recv_timeout(PATIENCE).unwrap();
+    }
+    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    assert!(all == expected.as_bytes());
+    assert_eq!(told.iter().last().unwrap(), "ended");
 }

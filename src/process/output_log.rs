@@ -34,6 +34,17 @@ pub enum Event {
     Closed,
 }
 
+impl Event {
+    /// Bytes of output.
+    fn bytes(&self) -> usize {
+        if let Event::Output(_, bytes) = self {
+            bytes.len()
+        } else {
+            0
+        }
+    }
+}
+
 /// The bounds of an [`OutputLog`].
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -43,6 +54,8 @@ pub struct Retention {
     pub events: usize,
     /// Bytes that may wait to be taken by an attached client before reading pauses.
     pub credit: usize,
+    /// Bytes that may be taken beyond what was acknowledged. With `None` nothing is: what was taken counts as received.
+    pub ack_window: Option<usize>,
 }
 
 /// What [`OutputLog::replay`] found.
@@ -71,7 +84,8 @@ const SPARE_BLOCKS: usize = 2;
 ///
 /// Bounded by [`Retention`]. While a client is attached, output that it has not taken is never evicted; instead
 /// [`has_credit`](OutputLog::has_credit) turns false and the owner is to append no more. Detached, the oldest goes
-/// first and what is lost is counted. Plain data: no I/O, no threads, no clock.
+/// first and what is lost is counted. With [`Retention::ack_window`] nothing is evicted that was not acknowledged,
+/// attached or not, and credit ends when that fills the log. Plain data: no I/O, no threads, no clock.
 pub struct OutputLog {
     limits: Retention,
     /// The retained events; the first has number `base`.
@@ -81,6 +95,9 @@ pub struct OutputLog {
     /// The last number an attached client has taken; `None` while detached.
     taken: Option<u64>,
     untaken_bytes: usize,
+    /// Where output is acknowledged: the last number that was, and the bytes after it.
+    acked: u64,
+    unacked_bytes: usize,
     exit: Option<Exit>,
     closed: bool,
     evicted_bytes: u64,
@@ -99,6 +116,8 @@ impl OutputLog {
             bytes: 0,
             taken: None,
             untaken_bytes: 0,
+            acked: 0,
+            unacked_bytes: 0,
             exit: None,
             closed: false,
             evicted_bytes: 0,
@@ -127,9 +146,16 @@ impl OutputLog {
         self.bytes
     }
 
-    /// Whether more output may be appended without running ahead of an attached client.
+    /// Whether more output may be appended without running ahead of an attached client, or of what is acknowledged.
     pub fn has_credit(&self) -> bool {
-        self.untaken_bytes < self.limits.credit && self.untaken_events() < self.limits.events as u64
+        let Retention {
+            bytes, events, credit, ..
+        } = self.limits;
+        let is_far_from_acked =
+            self.unacked_bytes >= bytes.max(1) || self.next_seq() - 1 - self.acked >= events.max(1) as u64;
+        self.untaken_bytes < credit
+            && self.untaken_events() < events as u64
+            && !(self.is_acknowledged() && is_far_from_acked)
     }
 
     /// Numbers some output. Nothing follows after `close`.
@@ -137,6 +163,9 @@ impl OutputLog {
         self.bytes += bytes.len();
         if self.taken.is_some() {
             self.untaken_bytes += bytes.len();
+        }
+        if self.is_acknowledged() {
+            self.unacked_bytes += bytes.len();
         }
         self.push(Event::Output(stream, bytes));
     }
@@ -170,21 +199,34 @@ impl OutputLog {
         self.evict();
     }
 
-    /// Whether an attached client has events to take.
+    /// Whether an attached client has events to take, now: not while the window holds them back.
     pub fn has_untaken(&self) -> bool {
-        self.untaken_events() > 0
+        self.next_to_take().is_some()
     }
 
     /// The next event for the attached client, with its number.
     pub fn take(&mut self) -> Option<(u64, Event)> {
-        let seq = self.taken? + 1;
-        let event = self.events.get((seq - self.base) as usize)?.clone();
+        let (seq, event) = self.next_to_take()?;
+        let event = event.clone();
         self.taken = Some(seq);
-        if let Event::Output(_, bytes) = &event {
-            self.untaken_bytes -= bytes.len();
-        }
+        self.untaken_bytes -= event.bytes();
         self.evict();
         Some((seq, event))
+    }
+
+    /// The client has done with all events up to number `seq`, or to the last there is if that is less: it may know some
+    /// that it has not taken yet from a replay. Those are still to be taken.
+    pub fn acknowledge(&mut self, seq: u64) {
+        if !self.is_acknowledged() {
+            return;
+        }
+        let seq = seq.min(self.next_seq() - 1);
+        while self.acked < seq {
+            let bytes = self.events[(self.acked + 1 - self.base) as usize].bytes();
+            self.acked += 1;
+            self.unacked_bytes -= bytes;
+        }
+        self.evict();
     }
 
     /// Whether there was an event after number `after`, or there will be none.
@@ -233,6 +275,21 @@ impl OutputLog {
         self.spare.pop()
     }
 
+    fn is_acknowledged(&self) -> bool {
+        self.limits.ack_window.is_some()
+    }
+
+    /// The next event for the attached client, if the window has room for it. There always is for what has no bytes,
+    /// and for one event, however large.
+    fn next_to_take(&self) -> Option<(u64, &Event)> {
+        let seq = self.taken? + 1;
+        let event = self.events.get((seq - self.base) as usize)?;
+        let in_flight = self.unacked_bytes.saturating_sub(self.untaken_bytes);
+        let bytes = event.bytes();
+        let is_held_back = |window| bytes > 0 && in_flight > 0 && in_flight + bytes > window;
+        (!self.limits.ack_window.is_some_and(is_held_back)).then_some((seq, event))
+    }
+
     fn untaken_events(&self) -> u64 {
         self.taken.map_or(0, |taken| self.next_seq() - 1 - taken)
     }
@@ -243,10 +300,9 @@ impl OutputLog {
     }
 
     fn evict(&mut self) {
-        while self.bytes > self.limits.bytes || self.events.len() > self.limits.events {
-            if self.taken.is_some_and(|taken| self.base > taken) {
-                break;
-            }
+        let acked = if self.is_acknowledged() { self.acked } else { u64::MAX };
+        let done_with = self.taken.unwrap_or(u64::MAX).min(acked);
+        while self.base <= done_with && (self.bytes > self.limits.bytes || self.events.len() > self.limits.events) {
             let Some(event) = self.events.pop_front() else { break };
             if let Event::Output(_, bytes) = event {
                 self.bytes -= bytes.len();

@@ -22,6 +22,28 @@ fn fastest() -> Fastest {
 
 static ENGINE: LazyLock<Fastest> = LazyLock::new(fastest);
 
+/// Bytes as a client has sent them.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// In base64, which may be wrong.
+    Base64(&'a [u8]),
+    /// As they are.
+    Plain(&'a [u8]),
+}
+
+impl Content<'_> {
+    /// The bytes.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn to_vec(self) -> Result<Vec<u8>, DecodeError> {
+        match self {
+            Content::Base64(text) => decode(text),
+            Content::Plain(bytes) => Ok(bytes.to_vec()),
+        }
+    }
+}
+
 /// The length of the text for `len` bytes.
 pub const fn encoded_len(len: usize) -> usize {
     len.div_ceil(3).saturating_mul(4)

@@ -19,6 +19,9 @@ pub struct InitializeParams {
     /// Whether `process/signal` takes more than `interrupt`, which is all that Codex's exec-server knows.
     #[serde(default)]
     pub extended_signals: bool,
+    /// Whether all processes are started with `ackOutput`.
+    #[serde(default)]
+    pub ack_output: bool,
 }
 
 /// Result of `initialize`.
@@ -59,6 +62,9 @@ pub struct ExecParams {
     /// What it sees as `argv[0]`.
     #[serde(default)]
     pub arg0: Option<String>,
+    /// Whether the client tells with `process/ack` what it has done with.
+    #[serde(default)]
+    pub ack_output: bool,
     /// What it may do.
     #[serde(default)]
     pub sandbox: Option<Sandbox>,
@@ -87,6 +93,17 @@ pub struct ExecResponse<'a> {
     pub process_id: &'a str,
     /// What holds it back.
     pub sandbox_type: &'static str,
+}
+
+/// Params of `process/ack`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AckParams<'a> {
+    /// Which process.
+    #[serde(borrow)]
+    pub process_id: Cow<'a, str>,
+    /// The client has done with all events up to this one.
+    pub seq: u64,
 }
 
 /// Params of `process/read`.

@@ -3,6 +3,7 @@
 use crate::sys::pages::Pages;
 use std::io;
 use std::num::NonZeroUsize;
+use tungstenite::Bytes;
 
 /// The text of a message that is put together piece by piece.
 ///
@@ -71,9 +72,23 @@ impl AnswerText {
         }
     }
 
+    /// The text as shared bytes.
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self {
+            AnswerText::Small(text) => text.into(),
+            large @ AnswerText::Large { .. } => Bytes::from_owner(large),
+        }
+    }
+
     /// Its length.
     pub(super) fn len(&self) -> usize {
         self.bytes().len()
+    }
+}
+
+impl AsRef<[u8]> for AnswerText {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

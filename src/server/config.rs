@@ -37,6 +37,9 @@ pub struct ServerConfig {
     pub retain_events: usize,
     /// Bytes of a process's output that an attached client may lag behind before its reading pauses.
     pub credit_bytes: usize,
+    /// Bytes of a process's output that are sent ahead of what its client has acknowledged, if the client does that.
+    /// Enough for a fast network's bandwidth in the time of a round trip, and less than `retain_bytes`.
+    pub ack_window_bytes: usize,
     /// Bytes of queued input of a process from which on the answers to writes wait until it has read some.
     pub stdin_soft_bytes: usize,
     /// Bytes of queued input of a process from which on writes are refused. Room for one largest message.
@@ -85,6 +88,7 @@ impl Default for ServerConfig {
             retain_bytes: MIB,
             retain_events: 16 * KIB,
             credit_bytes: 256 * KIB,
+            ack_window_bytes: 512 * KIB,
             stdin_soft_bytes: MIB,
             stdin_hard_bytes: 64 * MIB,
             max_connections: 4096,
@@ -111,6 +115,7 @@ impl ServerConfig {
                 bytes: self.retain_bytes,
                 events: self.retain_events,
                 credit: self.credit_bytes.min(self.retain_bytes).max(1),
+                ack_window: None,
             },
             stdin_soft: self.stdin_soft_bytes,
             stdin_hard: self.stdin_hard_bytes,

@@ -1,15 +1,20 @@
 //! The threads of one connection, from its first message to its last.
 
+use super::channel_sink::ChannelSink;
 use super::dispatcher::Dispatcher;
-use super::gate::{Gate, Permit};
+use super::gate::Gate;
 use super::outbox::{Outbox, Outflow};
-use super::writer::Writer;
+use super::params::Params;
+use super::stream_sink::StreamSink;
+use super::writer::{Sink, Writer};
 use super::{Present, Server};
+use crate::process::Audience;
 use crate::protocol::error::RpcError;
-use crate::protocol::message::{self, Bulk, Message, RequestId};
+use crate::protocol::message::{self, Message, RequestId};
+use crate::transport::memory::{ServerEnd, ToServer};
 use crate::transport::stdio::LineSource;
 use crate::transport::{Ended, Framing, Incoming, Source};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use log::debug;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -32,6 +37,7 @@ pub(super) enum Received {
     },
     Notification {
         method: Box<str>,
+        params: Params,
     },
     /// An answer, though nothing was asked.
     Answer,
@@ -42,48 +48,8 @@ pub(super) enum Received {
     },
 }
 
-/// The parameters of a request: JSON text that was checked and not yet decoded.
-pub(super) struct Params {
-    text: Option<Bytes>,
-    /// The one long string that was taken out of the text, where an empty one stands for it, and its key.
-    bulk: Option<(&'static str, Bytes)>,
-    /// Counts the memory of a large message while its request is carried out.
-    _permit: Option<Permit>,
-}
-
-impl Params {
-    fn new(message: &Bytes, text: Option<&str>, bulk: Option<Bulk<'_>>, permit: Option<Permit>) -> Params {
-        let Some((text, bulk)) = text.zip(bulk) else {
-            let text = text.map(|text| message.slice_ref(text.as_bytes()));
-            return Params {
-                text,
-                bulk: None,
-                _permit: permit,
-            };
-        };
-        let start = bulk.text.as_ptr() as usize - text.as_ptr() as usize;
-        let without = [&text.as_bytes()[..start], &text.as_bytes()[start + bulk.text.len()..]].concat();
-        let bulk = (bulk.key, message.slice_ref(bulk.text.as_bytes()));
-        Params {
-            text: Some(without.into()),
-            bulk: Some(bulk),
-            _permit: permit,
-        }
-    }
-
-    /// The text; `null` if there were none.
-    pub(super) fn as_json(&self) -> &[u8] {
-        self.text.as_deref().unwrap_or(b"null")
-    }
-
-    /// The base64 that was decoded for `key`, or what was taken out in its place.
-    pub(super) fn base64<'a>(&'a self, key: &str, decoded: &'a str) -> &'a [u8] {
-        match &self.bulk {
-            Some((bulk_key, bulk)) if *bulk_key == key => bulk,
-            _ => decoded.as_bytes(),
-        }
-    }
-}
+/// Waits for what a connection receives next; see [`Connection::start`].
+type Next = Box<dyn FnMut(&Receiver<()>) -> Option<Received> + Send>;
 
 /// See [`Server::serve_lines`].
 pub(super) fn serve_lines(
@@ -106,8 +72,77 @@ pub(super) fn serve_lines(
         ended: Box::new(move || ended()),
         present,
     };
-    let reader = connection.start(flow, output, Framing::Lines)?;
+    let (reader, parsed) = connection.reader();
+    let sink = StreamSink::new(Box::new(output), Framing::Lines, server.config.batch_bytes);
+    connection.start(flow, Box::new(sink), parsed)?;
     spawn("reader", move || reader.run(source))
+}
+
+/// See [`Server::serve_memory`].
+pub(super) fn serve_memory(server: &Arc<Server>, end: ServerEnd, ended: impl Fn() + Send + 'static) -> io::Result<()> {
+    let (cut, is_cut) = bounded(1);
+    let (outbox, flow) = Outbox::new(
+        &server.config,
+        false,
+        Box::new(move || {
+            let _ = cut.try_send(());
+        }),
+    );
+    let Some(present) = server.connections.enter(usize::MAX) else {
+        return Ok(());
+    };
+    let connection = Connection {
+        server: server.clone(),
+        outbox,
+        session_ttl: Duration::ZERO,
+        // Whoever would read the answers is gone.
+        drain_limit: Duration::ZERO,
+        ended: Box::new(ended),
+        present,
+    };
+    let sink = ChannelSink::new(end.outgoing, is_cut);
+    let incoming = end.incoming;
+    connection.start(flow, Box::new(sink), move |writer_ended| {
+        next_in_process(&incoming, writer_ended).map(received_in_process)
+    })
+}
+
+/// Waits for what a client in this program sends; nothing more when either end is gone.
+fn next_in_process(incoming: &Receiver<ToServer>, writer_ended: &Receiver<()>) -> Option<ToServer> {
+    loop {
+        if writer_ended.try_recv() == Err(TryRecvError::Disconnected) {
+            return None;
+        }
+        match incoming.try_recv() {
+            Ok(message) => return Some(message),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        let mut select = Select::new();
+        select.recv(incoming);
+        select.recv(writer_ended);
+        select.ready();
+    }
+}
+
+fn received_in_process(message: ToServer) -> Received {
+    match message {
+        ToServer::Request {
+            id,
+            method,
+            params,
+            bulk,
+        } => Received::Request {
+            id,
+            method,
+            params: Params::in_process(params, bulk),
+        },
+        ToServer::Notification { method, params } => Received::Notification {
+            method,
+            params: Params::in_process(params, None),
+        },
+        ToServer::Answer(_) => Received::Answer,
+    }
 }
 
 /// What the threads of a connection share.
@@ -125,45 +160,47 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Starts the dispatcher and the writer, and returns what the reader is to do.
+    /// What is to read for this connection, and what the dispatcher gets of it.
+    pub(super) fn reader(&self) -> (Reader, impl FnMut(&Receiver<()>) -> Option<Received> + Send + 'static) {
+        let (to_dispatcher, received) = bounded(QUEUED_MESSAGES);
+        let reader = Reader {
+            to_dispatcher,
+            outbox: self.outbox.clone(),
+            gate: Gate::new(self.server.config.max_unfinished_bytes),
+            limits: self.server.config.message,
+        };
+        (reader, move |_: &Receiver<()>| received.recv().ok())
+    }
+
+    /// Starts the writer, and the dispatcher with what `next` waits for. That is given a channel that closes when the
+    /// writer has ended.
     pub(super) fn start(
         self,
         flow: Outflow,
-        output: impl Write + Send + 'static,
-        framing: Framing,
-    ) -> io::Result<Reader> {
-        let (to_dispatcher, received) = bounded(QUEUED_MESSAGES);
+        sink: Box<dyn Sink>,
+        next: impl FnMut(&Receiver<()>) -> Option<Received> + Send + 'static,
+    ) -> io::Result<()> {
         let (writer_done, writer_ended) = bounded::<()>(0);
-        let writer = Writer::new(output, framing, self.outbox.clone(), flow, &self.server.config);
+        let writer = Writer::new(sink, self.outbox.clone(), flow, self.server.config.quantum_bytes);
         let outbox = self.outbox.clone();
-        let config = self.server.config.clone();
-        self.server
-            .outboxes()
-            .insert(crate::process::Audience::id(&*outbox), outbox.clone());
+        self.server.outboxes().insert(outbox.id(), outbox.clone());
         let writing = self.server.writers.enter(usize::MAX);
-        spawn("writer", {
-            let outbox = outbox.clone();
-            move || {
-                let result = writer.run();
-                drop((writer_done, writing));
-                if let Err(e) = result {
-                    debug!("failed to write to a client: {e}");
-                    outbox.cut();
-                }
+        spawn("writer", move || {
+            let result = writer.run();
+            drop((writer_done, writing));
+            if let Err(e) = result {
+                debug!("failed to write to a client: {e}");
+                outbox.cut();
             }
         })?;
-        let reader = Reader {
-            to_dispatcher,
-            outbox,
-            gate: Gate::new(config.max_unfinished_bytes),
-            limits: config.message,
-        };
-        spawn("dispatcher", move || self.dispatch(&received, &writer_ended))?;
-        Ok(reader)
+        let mut next: Next = Box::new(next);
+        spawn("dispatcher", move || {
+            self.dispatch(&mut std::iter::from_fn(|| next(&writer_ended)), &writer_ended)
+        })
     }
 
     /// Carries out what comes in, and then ends the connection.
-    fn dispatch(self, received: &Receiver<Received>, writer_ended: &Receiver<()>) {
+    fn dispatch(self, received: &mut dyn Iterator<Item = Received>, writer_ended: &Receiver<()>) {
         let mut dispatcher = Dispatcher::new(self.server.clone(), self.outbox.clone());
         let violation = dispatcher.run(received);
         let session = dispatcher.session();
@@ -186,11 +223,12 @@ impl Connection {
         }
         let _ = writer_ended.recv_timeout(self.server.config.drain_limit);
         detach();
-        self.server
-            .outboxes()
-            .remove(&crate::process::Audience::id(&*self.outbox));
-        drop(self.present);
-        (self.ended)();
+        self.server.outboxes().remove(&self.outbox.id());
+        let Connection {
+            server, present, ended, ..
+        } = self;
+        drop((dispatcher, session, present, server));
+        ended();
     }
 }
 
@@ -232,14 +270,17 @@ impl Reader {
         let (message, bulk) = parsed.map_err(|e| format!("failed to parse {kind}: {e}"))?;
         Ok(match message {
             Message::Request { id, method, params } => {
-                let params = Params::new(text, params, bulk, permit);
+                let params = Params::of_message(text, params, bulk, permit);
                 Received::Request {
                     id,
                     method: method.into(),
                     params,
                 }
             }
-            Message::Notification { method, .. } => Received::Notification { method: method.into() },
+            Message::Notification { method, params } => Received::Notification {
+                method: method.into(),
+                params: Params::of_message(text, params, bulk, permit),
+            },
             Message::Response { .. } | Message::Error { .. } => Received::Answer,
         })
     }

@@ -1,17 +1,17 @@
 //! Which method is which, and in what order they may be called.
 
-use super::connection::{Params, Received};
+use super::connection::Received;
 use super::environment;
 use super::file_calls::FileCalls;
 use super::long_poll::LongPolls;
 use super::outbox::{Outbox, Responder};
+use super::params::Params;
 use super::session::{ResumeError, Session};
 use super::{Server, process_calls};
 use crate::protocol::environment::{EnvironmentConfigParams, EnvironmentStatus};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::RequestId;
 use crate::protocol::process::{InitializeParams, InitializeResponse};
-use crossbeam_channel::Receiver;
 use log::info;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub(super) struct Client {
     pub(super) session: Arc<Session>,
     /// It has asked for signals beyond `interrupt`.
     pub(super) extended_signals: bool,
+    /// It acknowledges the output of all processes.
+    pub(super) ack_output: bool,
 }
 
 impl Dispatcher {
@@ -72,14 +74,14 @@ impl Dispatcher {
     }
 
     /// Carries out what is received until there is no more, or until something after which it makes no sense.
-    pub(super) fn run(&mut self, received: &Receiver<Received>) -> Option<Violation> {
+    pub(super) fn run(&mut self, received: &mut dyn Iterator<Item = Received>) -> Option<Violation> {
         for message in received {
             let outcome = match message {
                 Received::Request { id, method, params } => {
                     self.request(id, &method, params);
                     Ok(())
                 }
-                Received::Notification { method } => self.notification(&method),
+                Received::Notification { method, params } => self.notification(&method, &params),
                 Received::Answer => {
                     self.outbox
                         .complain(&RpcError::invalid_request("unexpected answer: nothing was asked"));
@@ -107,7 +109,7 @@ impl Dispatcher {
         self.context.long_polls.cancel_all();
     }
 
-    fn notification(&mut self, method: &str) -> Result<(), Violation> {
+    fn notification(&mut self, method: &str, params: &Params) -> Result<(), Violation> {
         match (method, &self.context.handshake) {
             ("initialized", Handshake::New) => {
                 let reason = "client must call initialize before sending initialized";
@@ -119,6 +121,12 @@ impl Dispatcher {
                 Ok(())
             }
             ("initialized", Handshake::Ready(_)) => Ok(()),
+            ("process/ack", _) => {
+                if let Err(error) = process_calls::acknowledge(&self.context, params) {
+                    self.outbox.complain(&error);
+                }
+                Ok(())
+            }
             _ => {
                 let error = format!("unexpected notification method: {method}");
                 self.outbox.complain(&RpcError::invalid_request(error));
@@ -218,6 +226,7 @@ impl Dispatcher {
         self.context.handshake = Handshake::Initialized(Client {
             session,
             extended_signals: params.extended_signals,
+            ack_output: params.ack_output,
         });
     }
 }

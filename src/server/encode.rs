@@ -46,6 +46,13 @@ impl Batch {
         self.len = 0;
     }
 
+    /// What it has, out of it.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        self.buffer.truncate(self.len);
+        self.len = 0;
+        std::mem::take(&mut self.buffer)
+    }
+
     pub(super) fn is_large(&self) -> bool {
         self.buffer.len() > KEPT_BYTES
     }
@@ -181,7 +188,8 @@ pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay) {
     });
 }
 
-fn stream_name(stream: Stream) -> &'static str {
+/// What a stream is called.
+pub(super) fn stream_name(stream: Stream) -> &'static str {
     match stream {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",

@@ -26,9 +26,10 @@ const KNOWN_CAPABILITIES: [(&str, bool); 15] = [
 ];
 
 /// What only this server has.
-const OWN_CAPABILITIES: [&str; 7] = [
+const OWN_CAPABILITIES: [&str; 8] = [
     "absolutePaths",
     "extendedSignals",
+    "processAck",
     "processCloseStdin",
     "processGracefulTerminate",
     "processList",

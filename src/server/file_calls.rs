@@ -1,10 +1,10 @@
 //! When the calls of `fs/*` methods are carried out.
 
 use super::Server;
-use super::connection::Params;
 use super::file_methods::{Call, Method, method, touches};
 use super::missing_watch::MissingWatches;
 use super::outbox::{Outbox, Responder};
+use super::params::Params;
 use super::path_order::PathOrder;
 use super::worker_pool::{Job, WorkerPool};
 use crate::files::FileHandles;

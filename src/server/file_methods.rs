@@ -1,10 +1,10 @@
 //! What each `fs/*` method does, and what it touches.
 
 use super::answer_text::AnswerText;
-use super::connection::Params;
 use super::dispatcher::decode;
 use super::missing_watch::MissingWatches;
 use super::outbox::Responder;
+use super::params::Params;
 use super::path_order::Touch;
 use super::sandbox;
 use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Links, RemoveOptions};
@@ -234,8 +234,8 @@ fn read_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
 fn write_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let params: FsWriteFileParams<'_> = call.unrestricted(|p: &FsWriteFileParams<'_>| p.sandbox.as_ref())?;
     let links = Links::from_follow(params.follow_symlinks);
-    let text = call.params.base64("dataBase64", &params.data_base64);
-    files::write_base64(native(&params.path)?, text, links)?;
+    let content = call.params.content("dataBase64", &params.data_base64);
+    files::write_file(native(&params.path)?, content, links)?;
     put_nothing(out)
 }
 
@@ -314,8 +314,8 @@ fn read_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
 
 fn write_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let params: FsWriteBlockParams<'_> = call.decode()?;
-    let text = call.params.base64("chunk", &params.chunk);
-    call.handles.write_block(&params.handle_id, params.offset, text)?;
+    let chunk = call.params.content("chunk", &params.chunk);
+    call.handles.write_block(&params.handle_id, params.offset, chunk)?;
     put_nothing(out)
 }
 

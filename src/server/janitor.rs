@@ -28,6 +28,7 @@ struct Agenda {
     tasks: VecDeque<(TaskKey, Task)>,
     next_serial: u64,
     is_running: bool,
+    has_ended: bool,
 }
 
 impl Janitor {
@@ -42,6 +43,9 @@ impl Janitor {
     pub(super) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> Option<TaskKey> {
         let at = Instant::now().checked_add(delay)?;
         let mut agenda = self.0.agenda();
+        if agenda.has_ended {
+            return None;
+        }
         let key = (at, agenda.next_serial);
         agenda.next_serial += 1;
         let place = agenda.tasks.partition_point(|(earlier, _)| *earlier < key);
@@ -62,6 +66,17 @@ impl Janitor {
         Some(key)
     }
 
+    /// Nothing is of interest any more: what was not done yet is forgotten.
+    pub(super) fn end(&self) {
+        let mut agenda = self.0.agenda();
+        agenda.has_ended = true;
+        let forgotten = std::mem::take(&mut agenda.tasks);
+        self.0.changed.notify_one();
+        drop(agenda);
+        // They may own what takes time to drop, and what comes back here.
+        drop(forgotten);
+    }
+
     /// Forgets a task that was not done yet.
     pub(super) fn cancel(&self, key: TaskKey) {
         let mut agenda = self.0.agenda();
@@ -78,7 +93,7 @@ impl Shared {
 
     fn run(&self) {
         let mut agenda = self.agenda();
-        loop {
+        while !agenda.has_ended {
             let now = Instant::now();
             let due = agenda.tasks.front().map(|((at, _), _)| *at);
             agenda = match due {
@@ -120,5 +135,20 @@ mod tests {
         janitor.cancel(never);
         assert!(janitor.after(Duration::MAX, task(0)).is_none());
         assert_eq!([(); 3].map(|()| seen.recv().unwrap()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn nothing_is_done_after_the_end_and_nothing_is_kept() {
+        let janitor = Janitor::new();
+        let (done, seen) = mpsc::channel();
+        let task = || {
+            let done = done.clone();
+            move || done.send(()).unwrap()
+        };
+        janitor.after(Duration::from_secs(3600), task());
+        janitor.end();
+        assert!(janitor.after(Duration::ZERO, task()).is_none());
+        drop(done);
+        assert!(seen.recv().is_err());
     }
 }

@@ -3,6 +3,7 @@
 use super::Server;
 use super::connection::{Connection, spawn};
 use super::outbox::Outbox;
+use super::stream_sink::StreamSink;
 use crate::process::Audience;
 use crate::transport::Framing;
 use crate::transport::auth::Authorizer;
@@ -179,7 +180,9 @@ fn start(server: &Arc<Server>, stream: TcpStream, early: Vec<u8>, present: super
         ended: close_later(server, &socket),
         present,
     };
-    let reader = connection.start(flow, output, Framing::WebSocket)?;
+    let (reader, parsed) = connection.reader();
+    let sink = StreamSink::new(Box::new(output), Framing::WebSocket, server.config.batch_bytes);
+    connection.start(flow, Box::new(sink), parsed)?;
     server.keep_alive(&outbox);
     reader.run(source);
     discard(&socket);

@@ -5,6 +5,7 @@
 //! few workers; one janitor does what is due at a certain time.
 
 mod answer_text;
+mod channel_sink;
 mod config;
 mod connection;
 mod dispatcher;
@@ -18,10 +19,12 @@ mod listener;
 mod long_poll;
 mod missing_watch;
 mod outbox;
+mod params;
 mod path_order;
 mod process_calls;
 mod sandbox;
 mod session;
+mod stream_sink;
 mod worker_pool;
 mod writer;
 
@@ -30,6 +33,7 @@ pub use listener::WebSocketListener;
 
 use crate::process::Process;
 use crate::protocol::environment::EnvironmentInfo;
+use crate::transport::memory::ServerEnd;
 use janitor::Janitor;
 use outbox::Outbox;
 use session::{Session, Sessions};
@@ -89,6 +93,19 @@ impl Server {
         connection::serve_lines(self, input, output, Arc::new(ended))
     }
 
+    /// Serves one client within this program, over `end`, on threads of its own. Its session ends with it, and then
+    /// `ended` is called: at once when either end is gone, what was sent before that is not answered then.
+    ///
+    /// # Errors
+    /// When there are no threads to be had.
+    pub fn serve_memory(
+        self: &Arc<Server>,
+        end: ServerEnd,
+        ended: impl Fn() + Send + Sync + 'static,
+    ) -> std::io::Result<()> {
+        connection::serve_memory(self, end, ended)
+    }
+
     /// Ends everything: no new requests, all commands and what they have started killed, clients told, within
     /// [`ServerConfig::shutdown_limit`].
     pub fn shut_down(&self) {
@@ -116,6 +133,14 @@ impl Server {
 
     fn outboxes(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
         self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Server {
+    /// Its last connection is gone: so are its threads, soon.
+    fn drop(&mut self) {
+        self.janitor.end();
+        self.workers.end();
     }
 }
 

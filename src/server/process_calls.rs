@@ -1,18 +1,17 @@
 //! The `process/*` methods.
 
-use super::connection::Params;
 use super::dispatcher::{Call, Context, decode};
 use super::encode::signal_name;
 use super::outbox::{Outgoing, Responder};
+use super::params::Params;
 use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
 use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
-use crate::protocol::bytes;
 use crate::protocol::error::RpcError;
 use crate::protocol::path_uri;
 use crate::protocol::process::{
-    ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
+    AckParams, ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
     SignalParams, TerminalSize, TerminateParams, TerminateResponse, WriteParams, WriteResponse,
 };
 use serde::Deserialize;
@@ -24,10 +23,15 @@ use std::time::Duration;
 /// `process/start`
 pub(super) fn start(context: &Context, responder: Responder, params: Params) {
     let checked = decode::<ExecParams>(&params).and_then(|params| {
-        let session = context.client("exec")?.session;
-        Ok((session, start_spec(&params)?, params.process_id))
+        let client = context.client("exec")?;
+        let spec = start_spec(&params)?;
+        let mut limits = context.server.config.process();
+        if params.ack_output || client.ack_output {
+            limits.retention.ack_window = Some(context.server.config.ack_window_bytes);
+        }
+        Ok((client.session, spec, limits, params.process_id))
     });
-    let (session, spec, id) = match checked {
+    let (session, spec, limits, id) = match checked {
         Ok(checked) => checked,
         Err(error) => return responder.fail(&error),
     };
@@ -41,7 +45,7 @@ pub(super) fn start(context: &Context, responder: Responder, params: Params) {
             responder: responder.take(),
             _present: server.live_processes.enter(usize::MAX),
         };
-        Process::new(&id, spec.stdio, server.config.process(), audience, Box::new(starter))
+        Process::new(&id, spec.stdio, limits, audience, Box::new(starter))
     });
     match (added, responder) {
         (Ok(process), _) => process.launch(spec),
@@ -176,6 +180,16 @@ pub(super) fn once_started(
     if waits { None } else { take(&request) }
 }
 
+/// `process/ack`. A process that is not known any more needs none.
+pub(super) fn acknowledge(context: &Context, params: &Params) -> Result<(), RpcError> {
+    let params: AckParams<'_> = decode(params)?;
+    let session = context.client("exec")?.session;
+    if let Some(process) = session.process(&params.process_id) {
+        process.acknowledge(params.seq);
+    }
+    Ok(())
+}
+
 /// `process/read`
 pub(super) fn read(context: &Context, responder: Responder, params: Params) {
     let checked =
@@ -249,7 +263,8 @@ fn try_write<'a>(context: &Context, raw: &'a Params) -> Result<Write<'a>, RpcErr
     }
     let input = match &params.chunk {
         Some(chunk) => {
-            bytes::decode(raw.base64("chunk", chunk)).map_err(|e| RpcError::invalid_params(e.to_string()))?
+            let content = raw.content("chunk", chunk);
+            content.to_vec().map_err(|e| RpcError::invalid_params(e.to_string()))?
         }
         None if params.close_stdin => Vec::new(),
         None => return Err(RpcError::invalid_params("missing field `chunk`")),

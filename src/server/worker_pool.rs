@@ -41,6 +41,8 @@ struct State {
     idle: usize,
     /// Somebody will look whether the jobs still lie there.
     is_watched: bool,
+    /// Workers do not wait for more.
+    has_ended: bool,
 }
 
 impl WorkerPool {
@@ -67,6 +69,12 @@ impl WorkerPool {
         } else {
             self.watch(state);
         }
+    }
+
+    /// Workers end once they have done what there is.
+    pub(super) fn end(&self) {
+        self.shared.state().has_ended = true;
+        self.shared.changed.notify_all();
     }
 
     fn start_worker(&self, mut state: MutexGuard<'_, State>) {
@@ -131,10 +139,10 @@ impl Shared {
             state.idle += 1;
             let waited = self
                 .changed
-                .wait_timeout_while(state, IDLE_LIMIT, |state| state.jobs.is_empty());
+                .wait_timeout_while(state, IDLE_LIMIT, |state| state.jobs.is_empty() && !state.has_ended);
             let (mut awake, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             awake.idle -= 1;
-            if timeout.timed_out() {
+            if timeout.timed_out() || (awake.has_ended && awake.jobs.is_empty()) {
                 awake.workers -= 1;
                 return;
             }

@@ -1,42 +1,52 @@
 //! The only thread that writes to a connection.
 
 use super::answer_text::AnswerText;
-use super::config::ServerConfig;
-use super::encode::{self, Batch};
 use super::outbox::{Outbox, Outflow, Outgoing};
-use crate::process::{Audience, Event, Process};
-use crate::transport::Framing;
+use crate::process::{Audience, Event, Process, Replay};
+use crate::protocol::message::RequestId;
 use crossbeam_channel::Select;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long nothing must have been written before the memory of a large batch is given back.
+/// How long nothing must have been written before a sink's memory is given back.
 const IDLE_BEFORE_SHRINKING: Duration = Duration::from_secs(1);
 
-/// Writes what an [`Outbox`] has to a stream.
-pub(super) struct Writer<W> {
-    stream: W,
-    framing: Framing,
+/// Where a connection's messages go: a stream of bytes or a channel. An error ends the connection.
+pub(super) trait Sink: Send {
+    /// Writes an answer, or a notification that is not of a process.
+    fn message(&mut self, message: AnswerText) -> io::Result<()>;
+    /// Writes WebSocket frames as they are.
+    fn frames(&mut self, frames: &[u8]) -> io::Result<()>;
+    /// Writes the answer to a `process/read`.
+    fn replay(&mut self, id: &RequestId, replay: &Replay) -> io::Result<()>;
+    /// Writes the notification of an event.
+    fn event(&mut self, process: &Process, seq: u64, event: Event) -> io::Result<()>;
+    /// There is nothing more for now: what was held back goes out.
+    fn flush(&mut self) -> io::Result<()>;
+    /// Whether it keeps memory that [`shrink`](Sink::shrink) gives back.
+    fn is_large(&self) -> bool;
+    /// Nothing was written for a while.
+    fn shrink(&mut self);
+}
+
+/// Moves what an [`Outbox`] has to a [`Sink`].
+pub(super) struct Writer {
+    sink: Box<dyn Sink>,
     outbox: Arc<Outbox>,
     flow: Outflow,
-    batch: Batch,
-    batch_bytes: usize,
     quantum_bytes: usize,
     events: Vec<(u64, Event)>,
     finishing: bool,
 }
 
-impl<W: Write> Writer<W> {
-    pub(super) fn new(stream: W, framing: Framing, outbox: Arc<Outbox>, flow: Outflow, config: &ServerConfig) -> Self {
+impl Writer {
+    pub(super) fn new(sink: Box<dyn Sink>, outbox: Arc<Outbox>, flow: Outflow, quantum_bytes: usize) -> Writer {
         Writer {
-            stream,
-            framing,
+            sink,
             outbox,
             flow,
-            batch: Batch::new(framing),
-            batch_bytes: config.batch_bytes,
-            quantum_bytes: config.quantum_bytes,
+            quantum_bytes,
             events: Vec::new(),
             finishing: false,
         }
@@ -45,25 +55,22 @@ impl<W: Write> Writer<W> {
     /// Writes until [`Outgoing::Finish`], and then what there is by then.
     ///
     /// # Errors
-    /// What the stream said; it is of no use any more then.
+    /// What the sink said; it is of no use any more then.
     pub(super) fn run(mut self) -> io::Result<()> {
         loop {
-            while self.fill()? {}
-            self.flush()?;
+            while self.write_next()? {}
+            self.sink.flush()?;
             if self.finishing {
-                return self.stream.flush();
+                return Ok(());
             }
             self.wait();
         }
     }
 
-    /// Puts the next thing there is into the batch; whether there was one.
-    fn fill(&mut self) -> io::Result<bool> {
-        if self.batch.len() >= self.batch_bytes {
-            self.flush()?;
-        }
+    /// Writes the next thing there is; whether there was one.
+    fn write_next(&mut self) -> io::Result<bool> {
         if let Ok(outgoing) = self.flow.answers.try_recv() {
-            self.encode(outgoing)?;
+            self.write(outgoing)?;
             return Ok(true);
         }
         let Ok(process) = self.flow.news.try_recv() else {
@@ -72,26 +79,21 @@ impl<W: Write> Writer<W> {
         // The answer to a start was put in its lane before the process had news; so it is there by now, even if it was
         // not above.
         while let Ok(outgoing) = self.flow.answers.try_recv() {
-            self.encode(outgoing)?;
+            self.write(outgoing)?;
         }
-        self.encode_news(process)?;
+        self.write_news(process)?;
         Ok(true)
     }
 
-    fn encode(&mut self, outgoing: Outgoing) -> io::Result<()> {
+    fn write(&mut self, outgoing: Outgoing) -> io::Result<()> {
         match outgoing {
-            Outgoing::Message(message) if message.len() >= self.batch_bytes => {
-                self.flush()?;
-                self.outbox.written(message.len());
-                self.write_large(message)?;
-            }
             Outgoing::Message(message) => {
                 self.outbox.written(message.len());
-                self.batch.message(message.bytes());
+                self.sink.message(message)
             }
             Outgoing::Frames(frames) => {
                 self.outbox.written(frames.len());
-                self.batch.raw(&frames);
+                self.sink.frames(&frames)
             }
             Outgoing::Replay {
                 id,
@@ -100,25 +102,20 @@ impl<W: Write> Writer<W> {
                 max_bytes,
             } => {
                 self.outbox.written(0);
-                let replay = process.replay(after, max_bytes);
-                encode::replay(&mut self.batch, &id, &replay);
+                self.sink.replay(&id, &process.replay(after, max_bytes))
             }
             Outgoing::Finish => {
                 self.outbox.written(0);
                 self.finishing = true;
+                Ok(())
             }
-        }
-        if self.batch.len() >= self.batch_bytes {
-            self.flush()
-        } else {
-            Ok(())
         }
     }
 
-    fn encode_news(&mut self, process: Arc<Process>) -> io::Result<()> {
+    fn write_news(&mut self, process: Arc<Process>) -> io::Result<()> {
         let more = process.take_events(self.outbox.id(), self.quantum_bytes, &mut self.events);
         for (seq, event) in self.events.drain(..) {
-            encode::event(&mut self.batch, process.id(), seq, &event);
+            self.sink.event(&process, seq, event)?;
         }
         if more {
             self.outbox.requeue(process);
@@ -126,28 +123,12 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        if !self.batch.is_empty() {
-            self.stream.write_all(self.batch.bytes())?;
-            self.batch.clear();
-        }
-        Ok(())
-    }
-
-    /// Writes a message without copying it into the batch.
-    fn write_large(&mut self, mut message: AnswerText) -> io::Result<()> {
-        let mut room = [0; 10];
-        self.stream.write_all(self.framing.header(message.len(), &mut room))?;
-        message.push(self.framing.trailer());
-        self.stream.write_all(message.bytes())
-    }
-
     fn wait(&mut self) {
         let mut select = Select::new();
         select.recv(&self.flow.answers);
         select.recv(&self.flow.news);
-        if self.batch.is_large() && select.ready_timeout(IDLE_BEFORE_SHRINKING).is_err() {
-            self.batch.shrink();
+        if self.sink.is_large() && select.ready_timeout(IDLE_BEFORE_SHRINKING).is_err() {
+            self.sink.shrink();
         }
         select.ready();
     }

@@ -28,12 +28,14 @@ pub enum ToServer {
         /// The parameters as JSON text; empty if there are none.
         params: Bytes,
     },
+    /// An answer to a request of the server's: the JSON text of the whole message.
+    Answer(Bytes),
 }
 
 /// What a server sends.
 #[derive(Debug)]
 pub enum ToClient {
-    /// An answer, or a notification that is rare: the JSON text of the whole message.
+    /// An answer, a notification that is rare, or a request: the JSON text of the whole message.
     Message(Bytes),
     /// A `process/output` notification.
     Output {

@@ -54,13 +54,15 @@ pub enum Framing {
     Lines,
     /// A WebSocket text frame around each.
     WebSocket,
+    /// Not at all: each goes by itself.
+    Alone,
 }
 
 impl Framing {
     /// What goes before a message of `len` bytes. `room` is where it may be put together.
     pub fn header(self, len: usize, room: &mut [u8; 10]) -> &[u8] {
         match self {
-            Framing::Lines => &[],
+            Framing::Lines | Framing::Alone => &[],
             Framing::WebSocket => websocket::text_frame_header(len, room),
         }
     }
@@ -69,7 +71,7 @@ impl Framing {
     pub fn trailer(self) -> &'static [u8] {
         match self {
             Framing::Lines => b"\n",
-            Framing::WebSocket => b"",
+            Framing::WebSocket | Framing::Alone => b"",
         }
     }
 }

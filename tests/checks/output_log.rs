@@ -31,13 +31,14 @@ struct Checked {
     /// The number of the first that must still be there.
     base: u64,
     taken: Option<u64>,
+    acked: u64,
     exit: Option<Exit>,
     closed: bool,
     evicted_outputs: usize,
 }
 
 /// Carries out what `input` describes, a byte for each limit and then a byte or two for each step, and panics where the
-/// log and the model disagree.
+/// log and the model disagree. The highest bit of the second byte says that output is acknowledged.
 pub(crate) fn check_input(input: &[u8]) {
     let [bytes, events, credit, steps @ ..] = input else {
         return;
@@ -49,8 +50,9 @@ pub(crate) fn check_input(input: &[u8]) {
     };
     let limits = Retention {
         bytes: size(*bytes),
-        events: usize::from(*events) * 4,
+        events: usize::from(*events & 127) * 4,
         credit: size(*credit),
+        ack_window: (*events > 127).then_some(size(*bytes) / 2),
     };
     let mut checked = Checked {
         log: OutputLog::new(limits),
@@ -58,6 +60,7 @@ pub(crate) fn check_input(input: &[u8]) {
         events: Vec::new(),
         base: 1,
         taken: None,
+        acked: 0,
         exit: None,
         closed: false,
         evicted_outputs: 0,
@@ -73,7 +76,11 @@ pub(crate) fn check_input(input: &[u8]) {
             6 => checked.close(),
             7 => checked.attach(),
             8 => checked.detach(),
-            9..=11 => checked.take(1),
+            9..=10 => checked.take(1),
+            11 => {
+                let seq = checked.number(argument());
+                checked.acknowledge(seq);
+            }
             12 => checked.take(argument().into()),
             13 => {
                 let after = checked.number(argument());
@@ -156,10 +163,31 @@ impl Checked {
         self.evict();
     }
 
+    fn acknowledge(&mut self, seq: u64) {
+        self.log.acknowledge(seq);
+        if self.limits.ack_window.is_some() {
+            self.acked = self.acked.max(seq.min(self.events.len() as u64));
+        }
+        self.evict();
+    }
+
+    /// The next event that may be taken: what has bytes only while no more than the window is in flight with it, unless
+    /// it is alone.
+    fn expected(&self) -> Option<Kept> {
+        let taken = self.taken?;
+        let event = *self.events.get(taken as usize)?;
+        let in_flight: usize = self.events[self.acked.min(taken) as usize..taken as usize]
+            .iter()
+            .map(|e| e.bytes())
+            .sum();
+        let is_held_back = |window| event.bytes() > 0 && in_flight > 0 && in_flight + event.bytes() > window;
+        (!self.limits.ack_window.is_some_and(is_held_back)).then_some(event)
+    }
+
     /// In order, none twice, none left out.
     fn take(&mut self, most: usize) {
         for _ in 0..most {
-            let expected = self.taken.and_then(|taken| self.events.get(taken as usize)).copied();
+            let expected = self.expected();
             assert_eq!(self.log.has_untaken(), expected.is_some());
             let taken = self.log.take();
             assert_eq!(taken.is_some(), expected.is_some());
@@ -186,10 +214,11 @@ impl Checked {
         assert!(bytes.iter().all(|byte| *byte == fill(seq)), "output {seq} is another's");
     }
 
-    /// Goes as far as the limits ask for and an attached client allows, and no further.
+    /// Goes as far as the limits ask for and an attached client, or one that acknowledges, allows, and no further.
     fn evict(&mut self) {
         let mut bytes: usize = self.events[self.base as usize - 1..].iter().map(|e| e.bytes()).sum();
-        let last = self.taken.unwrap_or(u64::MAX);
+        let acked = self.limits.ack_window.map_or(u64::MAX, |_| self.acked);
+        let last = self.taken.unwrap_or(u64::MAX).min(acked);
         while self.base as usize <= self.events.len()
             && self.base <= last
             && (bytes > self.limits.bytes || self.events.len() + 1 - self.base as usize > self.limits.events)
@@ -244,6 +273,9 @@ impl Checked {
             .map(|(_, event)| event.bytes())
             .sum();
         assert!(replay.lost_bytes >= lost as u64, "a loss is understated");
+        if self.limits.ack_window.is_some() && after >= self.acked {
+            assert_eq!(replay.lost_bytes, 0, "what was not acknowledged is lost");
+        }
         if self.evicted_outputs <= COUNTED_EXACTLY || after.saturating_add(1) >= self.base {
             assert_eq!(replay.lost_bytes, lost as u64);
         }
@@ -256,9 +288,18 @@ impl Checked {
         assert_eq!(self.log.retained_bytes(), retained);
         let untaken = self.taken.map_or(&[][..], |taken| &self.events[taken as usize..]);
         let untaken_bytes: usize = untaken.iter().map(|e| e.bytes()).sum();
-        assert!(retained <= self.limits.bytes.max(untaken_bytes), "too much is retained");
-        assert_eq!(self.log.has_untaken(), !untaken.is_empty());
-        let credit = untaken_bytes < self.limits.credit && untaken.len() < self.limits.events;
+        let unacked = self
+            .limits
+            .ack_window
+            .map_or(&[][..], |_| &self.events[self.acked as usize..]);
+        let unacked_bytes: usize = unacked.iter().map(|e| e.bytes()).sum();
+        let most = self.limits.bytes.max(untaken_bytes).max(unacked_bytes);
+        assert!(retained <= most, "too much is retained");
+        assert_eq!(self.log.has_untaken(), self.expected().is_some());
+        let credit = untaken_bytes < self.limits.credit
+            && untaken.len() < self.limits.events
+            && unacked_bytes < self.limits.bytes.max(1)
+            && unacked.len() < self.limits.events.max(1);
         assert_eq!(self.log.has_credit(), credit);
     }
 }
