@@ -145,8 +145,8 @@ pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Message<'a>, Message
     parse_with_bulk(text, 0..0, limits).map(|(message, _)| message)
 }
 
-/// The same, with the one long string of base64 that the params may have, so that decoding them need not go through it
-/// again. `base64` is what a [`Base64Run`](super::base64_run::Base64Run) found of it, or empty.
+/// The same, with the one long string of base64 that the params or the result may have, so that decoding them need not
+/// go through it again. `base64` is what a [`Base64Run`](super::base64_run::Base64Run) found of it, or empty.
 pub fn parse_with_bulk<'a>(
     text: &'a [u8],
     base64: Range<usize>,
@@ -157,10 +157,11 @@ pub fn parse_with_bulk<'a>(
     if scanner.peek() == Some(b'{') {
         scanner.object(|key, value| members.keep(key, value))?;
         scanner.finish()?;
-        let params = members.params.map_or(0..0, |params| address_range(params.raw));
+        let content = members.params.or(members.result);
+        let content = content.map_or(0..0, |content| address_range(content.raw));
         let bulk = scanner
             .bulk()
-            .filter(|bulk| params.contains(&(bulk.text.text().as_ptr() as usize)));
+            .filter(|bulk| content.contains(&(bulk.text.text().as_ptr() as usize)));
         Ok((members.classify()?, bulk))
     } else {
         scanner.value()?;
