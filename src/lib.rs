@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod files;
+pub mod host;
 pub mod process;
 pub mod protocol;
 pub mod server;
