@@ -3,10 +3,10 @@
 //! Blocking calls, and two threads for each client: one takes in what the server sends, the other does what has to be
 //! done at a certain time. Whoever calls writes to the wire by itself.
 
-mod client;
 mod connection;
 mod error;
 pub mod events;
+mod exec_client;
 mod exec_process;
 mod file_calls;
 mod handshake;
@@ -30,8 +30,8 @@ mod session;
 mod start_options;
 mod stream_wire;
 
-pub use client::ExecServerClient;
 pub use error::{ExecServerError, Result};
+pub use exec_client::ExecServerClient;
 pub use exec_process::{ExecServerProcess, ProcessOutput};
 pub use file_calls::MissingWatch;
 pub use options::{ExecServerClientConnectOptions, ExecServerLaunchCommand, RemoteExecServerConnectArgs};

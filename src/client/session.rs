@@ -73,6 +73,8 @@ enum LinkState {
 
 /// What the second thread of a client is asked to do.
 pub(super) enum Duty {
+    /// Look after the connection that is in use from now on.
+    KeepAlive,
     /// Write what was posted and found no room.
     Flush(Weak<Connection>),
     /// Resume the session; what it was lost for.
@@ -166,6 +168,7 @@ impl Session {
         }
         link.state = LinkState::Up(connection.clone());
         self.link_changed.notify_all();
+        let _ = self.duties.send(Duty::KeepAlive);
         true
     }
 
@@ -175,7 +178,7 @@ impl Session {
         connection.has_ended.store(true, Ordering::Relaxed);
         self.link_changed.notify_all();
         let was_in_use = matches!(&link.state, LinkState::Up(current) if Arc::ptr_eq(current, connection));
-        let recovers = self.remote.is_some() && !self.options.recovery_timeout.is_zero();
+        let recovers = self.can_recover();
         if was_in_use && recovers {
             link.state = LinkState::Down;
         }
@@ -192,6 +195,20 @@ impl Session {
             // The receiver is only gone when the client is closed.
             let _ = self.duties.send(Duty::Recover(reason.to_owned()));
         }
+    }
+
+    /// Whether a lost connection may come back.
+    fn can_recover(&self) -> bool {
+        self.remote.is_some() && !self.options.recovery_timeout.is_zero()
+    }
+
+    /// Recovers a session whose first connection was lost as soon as it was opened. False if that is not possible.
+    pub(super) fn recover_at_once(&self, connection: &Connection) -> bool {
+        let recovers = self.can_recover() && !self.is_closed();
+        if recovers {
+            let _ = self.duties.send(Duty::Recover(connection.disconnected()));
+        }
+        recovers
     }
 
     /// There will be no connection any more.
