@@ -313,12 +313,10 @@ mod tests {
         assert_eq!(show(&answer), r#"7: {"chunk":"","eof":true} + Some(40000)"#);
         let small = r#"{"id":7,"result":{"chunk":"aGVsbG8K","eof":true}}"#;
         assert_eq!(show(small), r#"7: {"chunk":"aGVsbG8K","eof":true} + None"#);
+        // What is no base64 stays in the result, for the decoder of the result to refuse.
         let broken = answer.replacen("AAAA", "A*AA", 1);
-        assert!(
-            show(&broken).starts_with("failed to parse message: "),
-            "{}",
-            show(&broken)
-        );
+        let shown = show(&broken);
+        assert!(shown.starts_with(r#"7: {"chunk":"A*AAAA"#) && shown.ends_with("+ None"));
     }
 
     fn bytes_of(len: usize) -> String {
