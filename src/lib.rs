@@ -1,5 +1,6 @@
 //! Runs commands and touches files for a client that lives elsewhere.
 
+pub mod client;
 pub mod files;
 pub mod host;
 pub mod process;

@@ -143,18 +143,19 @@ pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Message<'a>, Message
     parse_with_bulk(text, limits).map(|(message, _)| message)
 }
 
-/// The same, with the one long string of base64 that the params may have, so that decoding them need not go through it
-/// again.
+/// The same, with the one long string of base64 that the params or the result may have, so that decoding them need not go
+/// through it again.
 pub fn parse_with_bulk<'a>(text: &'a [u8], limits: &Limits) -> Result<(Message<'a>, Option<Bulk<'a>>), MessageError> {
     let mut scanner = Scanner::new(text, *limits)?;
     let mut members = Members::default();
     if scanner.peek() == Some(b'{') {
         scanner.object(|key, value| members.keep(key, value))?;
         scanner.finish()?;
-        let params = members.params.map_or(0..0, |params| address_range(params.raw));
+        let content = members.params.or(members.result);
+        let content = content.map_or(0..0, |content| address_range(content.raw));
         let bulk = scanner
             .bulk()
-            .filter(|bulk| params.contains(&address_range(bulk.text).start));
+            .filter(|bulk| content.contains(&address_range(bulk.text).start));
         Ok((members.classify()?, bulk))
     } else {
         scanner.value()?;

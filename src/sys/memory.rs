@@ -16,9 +16,29 @@ pub fn provide(bytes: &mut [u8]) {
     unsafe { libc::madvise(bytes.as_mut_ptr().cast(), bytes.len(), libc::MADV_POPULATE_WRITE) };
 }
 
+/// Combines `bytes` with `key`, over and over again, by exclusive or. Eight bytes at a time.
+pub fn xor(bytes: &mut [u8], key: [u8; 4]) {
+    let [a, b, c, d] = key;
+    let eight = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (chunks, rest) = bytes.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ eight).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{find, provide};
+    use super::{find, provide, xor};
+
+    #[test]
+    fn every_byte_meets_its_part_of_the_key() {
+        let mut bytes: Vec<u8> = (0..29).collect();
+        xor(&mut bytes, [1, 2, 4, 8]);
+        assert!(bytes.iter().enumerate().all(|(i, b)| *b == i as u8 ^ [1, 2, 4, 8][i % 4]));
+    }
 
     #[test]
     fn what_is_provided_is_unchanged() {

@@ -1,6 +1,7 @@
 //! How messages come in and go out: stdio, WebSocket, within one program, and what is answered before the upgrade.
 
 pub mod auth;
+pub mod frame_splitter;
 pub mod http;
 pub mod line;
 mod line_buffer;
@@ -8,6 +9,7 @@ pub mod memory;
 #[cfg(feature = "signed-tokens")]
 pub mod signed;
 pub mod stdio;
+pub mod upgrade;
 pub mod websocket;
 
 use tungstenite::Bytes;

@@ -1,0 +1,297 @@
+//! The `process/*` methods, one call each.
+
+use super::client::ExecServerClient;
+use super::error::{ExecServerError, Result};
+use super::events::{ProcessOutputChunk, ReadSnapshot};
+use super::incoming::stream_named;
+use super::json_object::JsonObject;
+use super::pending::Answer;
+use super::start_options::{StartOptions, size_json};
+use crate::protocol::bytes;
+use crate::protocol::process::{ProcessSignal, TerminalSize};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// What `process/read` answers.
+#[derive(Clone, Debug, Default)]
+pub struct ReadResponse {
+    /// Output, in order.
+    pub chunks: Vec<ProcessOutputChunk>,
+    /// The number from which to go on: the next read's `after_seq` is one less.
+    pub next_seq: u64,
+    /// Whether the process has ended.
+    pub exited: bool,
+    /// How, if it has.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, where the server tells.
+    pub signal: Option<String>,
+    /// Whether there will be no more events.
+    pub closed: bool,
+    /// Why there is nothing to be had any more.
+    pub failure: Option<String>,
+    /// Whether the sandbox is thought to have stopped it; `None` from servers that do not tell.
+    pub sandbox_denied: Option<bool>,
+    /// How much of the output that was asked for is gone, in bytes; 0 from servers that do not tell.
+    pub lost_bytes: u64,
+}
+
+impl From<ReadResponse> for ReadSnapshot {
+    fn from(read: ReadResponse) -> ReadSnapshot {
+        ReadSnapshot {
+            chunks: read.chunks,
+            next_seq: read.next_seq,
+            exited: read.exited,
+            exit_code: read.exit_code,
+            signal: read.signal,
+            closed: read.closed,
+            failure: read.failure,
+            sandbox_denied: read.sandbox_denied,
+        }
+    }
+}
+
+/// What became of input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WriteStatus {
+    /// It will be read if the process reads.
+    Accepted,
+    /// There is no such process.
+    UnknownProcess,
+    /// Nobody will read it.
+    StdinClosed,
+    /// The process is only being started. Not from this crate's server.
+    Starting,
+}
+
+/// A process of the session, as `process/list` shows it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedProcess {
+    /// The client's name for it.
+    pub process_id: String,
+    /// The system's number for it, while it runs.
+    pub pid: Option<i32>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether it has ended.
+    pub exited: bool,
+    /// How, if it has.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default)]
+    pub signal: Option<String>,
+    /// Whether there will be no more events.
+    pub closed: bool,
+    /// The number its next event will get.
+    pub next_seq: u64,
+    /// Bytes of output that can be read.
+    pub retained_bytes: u64,
+}
+
+impl ExecServerClient {
+    /// `process/start`, and nothing else: its events are not received, its output can be had with
+    /// [`read`](ExecServerClient::read). See [`start_process`](ExecServerClient::start_process). Returns its name.
+    ///
+    /// # Errors
+    /// What the server has against it, or that the connection is lost.
+    pub fn exec(&self, start: &StartOptions) -> Result<String> {
+        let session = self.session();
+        let id = start.process_id.clone().unwrap_or_else(|| session.new_name("process"));
+        session.call("process/start", start.params(&id, false)?, None, None)?;
+        Ok(id)
+    }
+
+    /// `process/read`: output that is retained after event `after_seq`, at most `max_bytes` of it (but a first chunk
+    /// is whole); waits up to `wait` if there is none. Asked again when the connection was lost and the session is
+    /// resumed.
+    ///
+    /// # Errors
+    /// What the server has against it. That nothing can be had any more, because the client's connection is lost for
+    /// good, is no error but the answer's `failure`.
+    pub fn read(
+        &self,
+        process_id: &str,
+        after_seq: Option<u64>,
+        max_bytes: Option<u64>,
+        wait: Duration,
+    ) -> Result<ReadResponse> {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let params = read_params(process_id, after_seq, max_bytes, Some(wait_ms));
+        match self.session().call_until_answered("process/read", &params, None) {
+            Ok(answer) => decode_read(&answer),
+            Err(e) if e.is_disconnected() => Ok(ReadResponse {
+                next_seq: after_seq.unwrap_or(0).saturating_add(1),
+                exited: true,
+                closed: true,
+                failure: Some(e.to_string()),
+                ..ReadResponse::default()
+            }),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// `process/write`: input for a process. `write_id` tells it from others, so that it can be sent again when the
+    /// connection was lost; `close_stdin` ends the input behind it.
+    ///
+    /// # Errors
+    /// What the server has against it, or that the connection is lost for good.
+    pub fn write(&self, process_id: &str, write_id: &str, input: &[u8], close_stdin: bool) -> Result<WriteStatus> {
+        #[derive(Deserialize)]
+        struct Written {
+            status: WriteStatus,
+        }
+        let mut params = JsonObject::new()
+            .text("processId", process_id)
+            .text("writeId", write_id);
+        if close_stdin {
+            params = params.flag("closeStdin", true);
+        }
+        let bulk = Some(("chunk", input));
+        let answer = self.session().call_until_answered("process/write", &params.done(), bulk)?;
+        Ok(decode::<Written>(&answer)?.status)
+    }
+
+    /// `process/signal`. Not repeated when the connection is lost.
+    ///
+    /// # Errors
+    /// What the server has against it, or that the connection is lost.
+    pub fn signal(&self, process_id: &str, signal: ProcessSignal) -> Result<()> {
+        let params = JsonObject::new()
+            .text("processId", process_id)
+            .text("signal", signal_name(signal));
+        self.session().call("process/signal", params.done(), None, None).map(drop)
+    }
+
+    /// `process/terminate`: kills a process and all that descends from it, at once or `grace` after SIGTERM. Returns
+    /// whether it had not ended yet.
+    ///
+    /// # Errors
+    /// What the server has against it, or that the connection is lost.
+    pub fn terminate(&self, process_id: &str, grace: Duration) -> Result<bool> {
+        #[derive(Deserialize)]
+        struct Terminated {
+            running: bool,
+        }
+        let mut params = JsonObject::new().text("processId", process_id);
+        if !grace.is_zero() {
+            let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            params = params.number("graceMs", ms);
+        }
+        let answer = self.session().clean_up("process/terminate", params.done())?;
+        Ok(decode::<Terminated>(&answer)?.running)
+    }
+
+    /// `process/resize`: sets the size of a process's terminal.
+    ///
+    /// # Errors
+    /// What the server has against it, or that the connection is lost.
+    pub fn resize(&self, process_id: &str, size: TerminalSize) -> Result<()> {
+        let params = JsonObject::new()
+            .text("processId", process_id)
+            .raw("size", &size_json(size));
+        self.session().call("process/resize", params.done(), None, None).map(drop)
+    }
+
+    /// `process/list`: the processes of the session that run or can still be read.
+    ///
+    /// # Errors
+    /// What the server has against it, such as that it does not know the method, or that the connection is lost.
+    pub fn list(&self) -> Result<Vec<ListedProcess>> {
+        #[derive(Deserialize)]
+        struct Listed {
+            processes: Vec<ListedProcess>,
+        }
+        let answer = self.session().call("process/list", Vec::new(), None, None)?;
+        Ok(decode::<Listed>(&answer)?.processes)
+    }
+}
+
+fn signal_name(signal: ProcessSignal) -> &'static str {
+    match signal {
+        ProcessSignal::Interrupt => "interrupt",
+        ProcessSignal::Hangup => "hangup",
+        ProcessSignal::Quit => "quit",
+        ProcessSignal::Kill => "kill",
+        ProcessSignal::Usr1 => "usr1",
+        ProcessSignal::Usr2 => "usr2",
+        ProcessSignal::Terminate => "terminate",
+    }
+}
+
+/// The params of `process/read`.
+pub(super) fn read_params(
+    process_id: &str,
+    after_seq: Option<u64>,
+    max_bytes: Option<u64>,
+    wait_ms: Option<u64>,
+) -> Vec<u8> {
+    let mut params = JsonObject::new().text("processId", process_id);
+    for (key, number) in [("afterSeq", after_seq), ("maxBytes", max_bytes), ("waitMs", wait_ms)] {
+        if let Some(number) = number {
+            params = params.number(key, number);
+        }
+    }
+    params.done()
+}
+
+/// The result of `process/read`, its output decoded.
+pub(super) fn decode_read(answer: &Answer) -> Result<ReadResponse> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Read<'a> {
+        #[serde(borrow)]
+        chunks: Vec<Chunk<'a>>,
+        next_seq: u64,
+        exited: bool,
+        #[serde(default)]
+        exit_code: Option<i32>,
+        #[serde(default)]
+        signal: Option<String>,
+        closed: bool,
+        #[serde(default)]
+        failure: Option<String>,
+        #[serde(default)]
+        sandbox_denied: Option<bool>,
+        #[serde(default)]
+        lost_bytes: u64,
+    }
+    #[derive(Deserialize)]
+    struct Chunk<'a> {
+        seq: u64,
+        #[serde(borrow)]
+        stream: Cow<'a, str>,
+        #[serde(borrow)]
+        chunk: Cow<'a, str>,
+    }
+    let read: Read<'_> = serde_json::from_slice(&answer.json)?;
+    let mut chunks = Vec::with_capacity(read.chunks.len());
+    for chunk in &read.chunks {
+        let stream = stream_named(&chunk.stream)
+            .ok_or_else(|| ExecServerError::Protocol(format!("unknown stream `{}`", chunk.stream)))?;
+        let output = bytes::decode(chunk.chunk.as_bytes()).map_err(|e| ExecServerError::Json(e.to_string()))?;
+        chunks.push(ProcessOutputChunk {
+            seq: chunk.seq,
+            stream,
+            chunk: output.into(),
+        });
+    }
+    Ok(ReadResponse {
+        chunks,
+        next_seq: read.next_seq,
+        exited: read.exited,
+        exit_code: read.exit_code,
+        signal: read.signal,
+        closed: read.closed,
+        failure: read.failure,
+        sandbox_denied: read.sandbox_denied,
+        lost_bytes: read.lost_bytes,
+    })
+}
+
+/// A result without bulk.
+pub(super) fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
+    Ok(serde_json::from_slice(&answer.json)?)
+}

@@ -1,0 +1,540 @@
+//! What all handles and threads of a client share.
+
+use super::connection::Connection;
+use super::error::{ExecServerError, Result};
+use super::events::{AckSink, ExecOutputStream, ExecProcessEvent, ProcessOptions, ProcessOutputChunk, ProcessState};
+use super::events::{ProcessEvents, Progress};
+use super::incoming::{Closed, Exited};
+use super::lock;
+use super::options::ExecServerClientConnectOptions;
+use super::outgoing::Outgoing;
+use super::pending::{Answer, CallError, Purpose};
+use super::remote::Remote;
+use super::server_environment::ServerEnvironment;
+use crossbeam_channel::{Sender, bounded};
+use nix::sys::eventfd::EventFd;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+use tungstenite::Bytes;
+
+/// How long a client that is closed waits for processes to be ended that were dropped before.
+const CONDEMNED_LIMIT: Duration = Duration::from_secs(1);
+
+/// A session with a server, over one connection after the other.
+pub(super) struct Session {
+    pub(super) options: ExecServerClientConnectOptions,
+    /// Where to connect again; `None` if that is not possible.
+    pub(super) remote: Option<Remote>,
+    pub(super) id: OnceLock<String>,
+    pub(super) environment: OnceLock<ServerEnvironment>,
+    link: Mutex<Link>,
+    link_changed: Condvar,
+    processes: Mutex<HashMap<Arc<str>, Registered>>,
+    /// Processes that may have been started without an answer, and are to be terminated on the next connection.
+    pub(super) orphans: Mutex<Vec<Arc<str>>>,
+    /// What the second thread has to do.
+    pub(super) duties: Sender<Duty>,
+    /// Readable once the client is closed.
+    pub(super) closed: EventFd,
+    /// Who waits for `fs/missingChanged`, and for which watch.
+    watch: Mutex<Option<(u64, Sender<()>)>>,
+    names: AtomicU64,
+}
+
+/// A process whose events are waited for.
+struct Registered {
+    state: Arc<ProcessState>,
+    /// The server has answered its start; only then does it know it for sure.
+    is_started: bool,
+}
+
+/// The state of the connection.
+struct Link {
+    state: LinkState,
+    /// The newest connection, in use or not yet.
+    newest: Option<Arc<Connection>>,
+    /// Starts that wait for their answers.
+    starts: usize,
+    /// Processes that the second thread is to end.
+    condemned: usize,
+    is_closed: bool,
+}
+
+enum LinkState {
+    /// In use.
+    Up(Arc<Connection>),
+    /// There is none yet, or it is lost and may come back.
+    Down,
+    /// There will be none, and why.
+    Failed(String),
+}
+
+/// What the second thread of a client is asked to do.
+pub(super) enum Duty {
+    /// Write what was posted and found no room.
+    Flush(Weak<Connection>),
+    /// Resume the session; what it was lost for.
+    Recover(String),
+    /// End a process that nobody has any use for.
+    Terminate(Arc<str>),
+    /// Nothing more.
+    Stop,
+}
+
+impl Session {
+    pub(super) fn new(
+        options: ExecServerClientConnectOptions,
+        remote: Option<Remote>,
+        duties: Sender<Duty>,
+        closed: EventFd,
+    ) -> Session {
+        let link = Link {
+            state: LinkState::Down,
+            newest: None,
+            starts: 0,
+            condemned: 0,
+            is_closed: false,
+        };
+        Session {
+            options,
+            remote,
+            id: OnceLock::new(),
+            environment: OnceLock::new(),
+            link: Mutex::new(link),
+            link_changed: Condvar::new(),
+            processes: Mutex::default(),
+            orphans: Mutex::default(),
+            duties,
+            closed,
+            watch: Mutex::default(),
+            names: AtomicU64::new(1),
+        }
+    }
+
+    /// A name that nothing of this session has yet.
+    pub(super) fn new_name(&self, kind: &str) -> String {
+        // With the process's own number, so that it is new in a resumed session as well, as far as that is likely.
+        let n = self.names.fetch_add(1, Ordering::Relaxed);
+        format!("{kind}-{}-{n}", std::process::id())
+    }
+
+    /// Whether the server has said that it can do something.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        let environment = self.environment.get();
+        environment.is_some_and(|environment| environment.capabilities.get(capability) == Some(&true))
+    }
+
+    // The connection.
+
+    /// The connection in use; waits while it may come back.
+    pub(super) fn connection(&self) -> Result<Arc<Connection>> {
+        let mut link = lock(&self.link);
+        loop {
+            match &link.state {
+                LinkState::Up(connection) => return Ok(connection.clone()),
+                LinkState::Failed(_) if link.is_closed => return Err(ExecServerError::Closed),
+                LinkState::Failed(reason) => return Err(ExecServerError::Disconnected(reason.clone())),
+                LinkState::Down => {
+                    link = self.link_changed.wait(link).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    /// The connection in use, if there is one.
+    pub(super) fn connection_now(&self) -> Option<Arc<Connection>> {
+        match &lock(&self.link).state {
+            LinkState::Up(connection) => Some(connection.clone()),
+            _ => None,
+        }
+    }
+
+    /// A connection that is being made. False if the client is closed.
+    pub(super) fn try_out(&self, connection: &Arc<Connection>) -> bool {
+        let mut link = lock(&self.link);
+        link.newest = Some(connection.clone());
+        !link.is_closed
+    }
+
+    /// Uses a connection from now on. False if it has ended, or the client is closed.
+    pub(super) fn install(&self, connection: &Arc<Connection>) -> bool {
+        let mut link = lock(&self.link);
+        if link.is_closed || connection.has_ended.load(Ordering::Relaxed) {
+            return false;
+        }
+        link.state = LinkState::Up(connection.clone());
+        self.link_changed.notify_all();
+        true
+    }
+
+    /// The reader of a connection has nothing more to read. Whoever waited for it is told.
+    pub(super) fn connection_ended(&self, connection: &Arc<Connection>, reason: &str) {
+        let mut link = lock(&self.link);
+        connection.has_ended.store(true, Ordering::Relaxed);
+        self.link_changed.notify_all();
+        let was_in_use = matches!(&link.state, LinkState::Up(current) if Arc::ptr_eq(current, connection));
+        let recovers = self.remote.is_some() && !self.options.recovery_timeout.is_zero();
+        if was_in_use && recovers {
+            link.state = LinkState::Down;
+        }
+        drop(link);
+        if was_in_use && !recovers {
+            self.fail(reason);
+        }
+        connection.pending.close();
+        if was_in_use {
+            *lock(&self.watch) = None;
+        }
+        if was_in_use && recovers {
+            log::info!("{reason}; it is tried to resume the session");
+            // The receiver is only gone when the client is closed.
+            let _ = self.duties.send(Duty::Recover(reason.to_owned()));
+        }
+    }
+
+    /// There will be no connection any more.
+    pub(super) fn fail(&self, reason: &str) {
+        {
+            let mut link = lock(&self.link);
+            if !matches!(link.state, LinkState::Failed(_)) {
+                link.state = LinkState::Failed(reason.to_owned());
+            }
+            self.link_changed.notify_all();
+        }
+        let processes = std::mem::take(&mut *lock(&self.processes));
+        for process in processes.values() {
+            process.state.fail(reason);
+        }
+        *lock(&self.watch) = None;
+    }
+
+    /// Closes the client. Nothing waits any more when this returns.
+    pub(super) fn close(&self) {
+        let newest = {
+            let link = lock(&self.link);
+            let (mut link, _) = self
+                .link_changed
+                .wait_timeout_while(link, CONDEMNED_LIMIT, |link| {
+                    link.condemned > 0 && matches!(link.state, LinkState::Up(_))
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut link.is_closed, true) {
+                return;
+            }
+            link.newest.take()
+        };
+        let _ = self.closed.write(1);
+        self.fail(&ExecServerError::Closed.to_string());
+        if let Some(connection) = newest {
+            connection.post(|posted| posted.close = true);
+            connection.cut("the client was closed".into());
+        }
+        let _ = self.duties.send(Duty::Stop);
+    }
+
+    /// Waits until the reader of a connection that is broken has ended.
+    pub(super) fn wait_ended(&self, connection: &Connection) {
+        let mut link = lock(&self.link);
+        while !connection.has_ended.load(Ordering::Relaxed) {
+            link = self.link_changed.wait(link).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether there will be no connection any more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(lock(&self.link).state, LinkState::Failed(_))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.link).is_closed
+    }
+
+    // Calls.
+
+    /// Makes a call once.
+    pub(super) fn call(
+        &self,
+        method: &'static str,
+        params: Vec<u8>,
+        bulk: Option<(&'static str, &[u8])>,
+        limit: Option<Duration>,
+    ) -> Result<Answer> {
+        let connection = self.connection()?;
+        self.call_on(&connection, Purpose::Regular, limit, method, params, bulk)
+            .map_err(|e| self.explain(&connection, e))
+    }
+
+    /// Makes a call about something that belongs to a connection.
+    pub(super) fn call_over(
+        &self,
+        connection: &Arc<Connection>,
+        method: &'static str,
+        params: Vec<u8>,
+        bulk: Option<(&'static str, &[u8])>,
+    ) -> Result<Answer> {
+        self.call_on(connection, Purpose::Regular, None, method, params, bulk)
+            .map_err(|e| self.explain(connection, e))
+    }
+
+    /// The same for a call that frees something.
+    pub(super) fn clean_up_over(
+        &self,
+        connection: &Arc<Connection>,
+        method: &'static str,
+        params: Vec<u8>,
+    ) -> Result<Answer> {
+        self.call_on(connection, Purpose::CleanUp, None, method, params, None)
+            .map_err(|e| self.explain(connection, e))
+    }
+
+    /// Makes a call that frees something on the server.
+    pub(super) fn clean_up(&self, method: &'static str, params: Vec<u8>) -> Result<Answer> {
+        let connection = self.connection()?;
+        self.clean_up_over(&connection, method, params)
+    }
+
+    /// Makes a call that may be made twice: again on the next connection, if this one is lost.
+    pub(super) fn call_until_answered(
+        &self,
+        method: &'static str,
+        params: &[u8],
+        bulk: Option<(&'static str, &[u8])>,
+    ) -> Result<Answer> {
+        loop {
+            let connection = self.connection()?;
+            match self.call_on(&connection, Purpose::Regular, None, method, params.to_vec(), bulk) {
+                Err(CallError::Lost) => self.wait_beyond(&connection),
+                answered => return answered.map_err(|e| self.explain(&connection, e)),
+            }
+        }
+    }
+
+    fn call_on(
+        &self,
+        connection: &Connection,
+        purpose: Purpose,
+        limit: Option<Duration>,
+        method: &'static str,
+        params: Vec<u8>,
+        bulk: Option<(&'static str, &[u8])>,
+    ) -> std::result::Result<Answer, CallError> {
+        let message = Outgoing {
+            id: None,
+            method,
+            params,
+            bulk,
+        };
+        connection.call(purpose, limit.or(self.options.call_timeout), message)
+    }
+
+    /// Waits until a connection that was found dead is not the one in use any more.
+    pub(super) fn wait_beyond(&self, connection: &Arc<Connection>) {
+        connection.cut("the connection is broken".into());
+        let mut link = lock(&self.link);
+        while matches!(&link.state, LinkState::Up(current) if Arc::ptr_eq(current, connection)) {
+            link = self.link_changed.wait(link).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The error that a caller gets.
+    pub(super) fn explain(&self, connection: &Arc<Connection>, error: CallError) -> ExecServerError {
+        match error {
+            CallError::Failed(error) => error,
+            CallError::Lost => {
+                let link = lock(&self.link);
+                match &link.state {
+                    _ if link.is_closed => ExecServerError::Closed,
+                    LinkState::Failed(reason) => ExecServerError::Disconnected(reason.clone()),
+                    _ => ExecServerError::Disconnected(connection.disconnected()),
+                }
+            }
+        }
+    }
+
+    // Processes.
+
+    /// Gets ready for the events of a process that is about to be started.
+    pub(super) fn register(
+        self: &Arc<Session>,
+        process_id: &Arc<str>,
+        acknowledges: bool,
+    ) -> Result<(Arc<ProcessState>, ProcessEvents)> {
+        let options = ProcessOptions {
+            max_queued_bytes: self.options.max_queued_bytes,
+            ..ProcessOptions::default()
+        };
+        let sink: Option<Arc<dyn AckSink>> = match acknowledges {
+            true => Some(Arc::new(Acknowledger(Arc::downgrade(self)))),
+            false => None,
+        };
+        let (state, events) = ProcessState::new(process_id.clone(), &options, sink);
+        let mut processes = lock(&self.processes);
+        if processes.contains_key(process_id) {
+            return Err(ExecServerError::Protocol(format!(
+                "session already registered for process {process_id}"
+            )));
+        }
+        let registered = Registered {
+            state: state.clone(),
+            is_started: false,
+        };
+        processes.insert(process_id.clone(), registered);
+        drop(processes);
+        // It may have failed before the process was there to be told.
+        let failure = match &lock(&self.link).state {
+            LinkState::Failed(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        if let Some(reason) = failure {
+            state.fail(reason);
+        }
+        Ok((state, events))
+    }
+
+    pub(super) fn unregister(&self, state: &Arc<ProcessState>) {
+        let mut processes = lock(&self.processes);
+        if processes
+            .get(state.process_id())
+            .is_some_and(|registered| Arc::ptr_eq(&registered.state, state))
+        {
+            processes.remove(state.process_id());
+        }
+    }
+
+    fn process(&self, process_id: &str) -> Option<Arc<ProcessState>> {
+        lock(&self.processes)
+            .get(process_id)
+            .map(|registered| registered.state.clone())
+    }
+
+    /// The processes whose events are waited for, and which the server knows.
+    pub(super) fn started_processes(&self) -> Vec<Arc<ProcessState>> {
+        let processes = lock(&self.processes);
+        let started = processes.values().filter(|registered| registered.is_started);
+        started.map(|registered| registered.state.clone()).collect()
+    }
+
+    /// Starts a process that was registered. If that fails, it is no more.
+    pub(super) fn start(&self, state: &Arc<ProcessState>, params: Vec<u8>) -> Result<()> {
+        let mut link = lock(&self.link);
+        // Counted while the connection is in use: so it is not recovered before the start has ended.
+        let connection = loop {
+            if let LinkState::Up(connection) = &link.state {
+                break connection.clone();
+            }
+            drop(link);
+            if let Err(e) = self.connection() {
+                self.unregister(state);
+                return Err(e);
+            }
+            link = lock(&self.link);
+        };
+        link.starts += 1;
+        drop(link);
+        let started = self.call_on(&connection, Purpose::Regular, None, "process/start", params, None);
+        match &started {
+            Err(_) => self.unregister(state),
+            Ok(_) => {
+                if let Some(registered) = lock(&self.processes).get_mut(state.process_id()) {
+                    registered.is_started = true;
+                }
+            }
+        }
+        // It may run all the same; with the connection lost, it is ended on the next.
+        let process_id = state.process_id().clone();
+        match &started {
+            Ok(_) | Err(CallError::Failed(ExecServerError::Server { .. })) => {}
+            Err(CallError::Lost) => lock(&self.orphans).push(process_id),
+            Err(CallError::Failed(_)) => self.condemn(process_id),
+        }
+        lock(&self.link).starts -= 1;
+        self.link_changed.notify_all();
+        started.map(drop).map_err(|e| self.explain(&connection, e))
+    }
+
+    /// Has a process ended by the second thread.
+    pub(super) fn condemn(&self, process_id: Arc<str>) {
+        lock(&self.link).condemned += 1;
+        let _ = self.duties.send(Duty::Terminate(process_id));
+    }
+
+    /// The second thread has done with one of them.
+    pub(super) fn condemned_done(&self) {
+        lock(&self.link).condemned -= 1;
+        self.link_changed.notify_all();
+    }
+
+    /// Waits until no start waits for its answer. They all end with their connection.
+    pub(super) fn wait_starts(&self) {
+        let mut link = lock(&self.link);
+        while link.starts > 0 {
+            link = self.link_changed.wait(link).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    // What comes in.
+
+    pub(super) fn receive_output(&self, process_id: &str, seq: u64, stream: ExecOutputStream, chunk: Bytes) {
+        let chunk = ProcessOutputChunk { seq, stream, chunk };
+        self.receive(process_id, ExecProcessEvent::Output(chunk));
+    }
+
+    pub(super) fn receive_exited(&self, exited: Exited) {
+        let event = ExecProcessEvent::Exited {
+            seq: exited.seq,
+            exit_code: exited.exit_code,
+            signal: exited.signal,
+            sandbox_denied: exited.sandbox_denied,
+        };
+        self.receive(&exited.process_id, event);
+    }
+
+    pub(super) fn receive_closed(&self, closed: &Closed) {
+        self.receive(&closed.process_id, ExecProcessEvent::Closed { seq: closed.seq });
+    }
+
+    fn receive(&self, process_id: &str, event: ExecProcessEvent) {
+        let Some(state) = self.process(process_id) else { return };
+        match state.on_event(event) {
+            Progress::Open => {}
+            Progress::Closed => self.unregister(&state),
+            Progress::Failed => {
+                self.unregister(&state);
+                self.condemn(state.process_id().clone());
+            }
+        }
+    }
+
+    pub(super) fn receive_missing_changed(&self, watch_id: u64) {
+        let mut watch = lock(&self.watch);
+        if watch.as_ref().is_some_and(|(id, _)| *id == watch_id)
+            && let Some((_, sender)) = watch.take()
+        {
+            let _ = sender.try_send(());
+        }
+    }
+
+    /// The next watch of missing paths; the one before ends.
+    pub(super) fn new_watch(&self) -> (u64, crossbeam_channel::Receiver<()>) {
+        let (sender, receiver) = bounded(1);
+        let mut watch = lock(&self.watch);
+        let id = self.names.fetch_add(1, Ordering::Relaxed);
+        *watch = Some((id, sender));
+        (id, receiver)
+    }
+}
+
+/// Sends acknowledgements over the connection there is.
+struct Acknowledger(Weak<Session>);
+
+impl AckSink for Acknowledger {
+    fn ack(&self, process_id: &str, seq: u64) {
+        let Some(session) = self.0.upgrade() else { return };
+        // Without a connection it is repeated on the next one.
+        let Some(connection) = session.connection_now() else { return };
+        let process_id: Arc<str> = process_id.into();
+        connection.post(|posted| posted.ack(&process_id, seq));
+    }
+}

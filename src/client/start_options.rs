@@ -1,0 +1,154 @@
+//! What to start, and how.
+
+use super::json_object::JsonObject;
+use crate::protocol::environment::EnvPolicy;
+use crate::protocol::process::TerminalSize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A command for `process/start`.
+///
+/// ```
+/// use exec_server::client::StartOptions;
+///
+/// let start = StartOptions::new(["/bin/sh", "-c", "echo $GREETING"]).env("GREETING", "hello").cwd("/tmp");
+/// assert_eq!(start.argv.len(), 3);
+/// ```
+#[derive(Clone, Debug)]
+pub struct StartOptions {
+    /// The client's name for the process; `None` for a new one.
+    pub process_id: Option<String>,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Where it runs; `/` by default.
+    pub cwd: PathBuf,
+    /// Its environment, or what is laid over what `env_policy` lets through.
+    pub env: BTreeMap<String, String>,
+    /// What of the server's environment it inherits; nothing if `None`.
+    pub env_policy: Option<EnvPolicy>,
+    /// Whether it gets a terminal. Then its output is all on [`ExecOutputStream::Pty`](super::events::ExecOutputStream).
+    pub tty: bool,
+    /// The terminal's size; 24 × 80 if `None`.
+    pub size: Option<TerminalSize>,
+    /// Whether it gets a pipe for input, if it has no terminal. False by default.
+    pub pipe_stdin: bool,
+    /// What it sees as `argv[0]`.
+    pub arg0: Option<String>,
+    /// Whether it is killed when its [`ExecServerProcess`](super::ExecServerProcess) is dropped. False by default.
+    pub kill_on_drop: bool,
+}
+
+impl StartOptions {
+    /// A command with pipes for output, no input and no environment, in `/`.
+    pub fn new<A: Into<String>>(argv: impl IntoIterator<Item = A>) -> StartOptions {
+        StartOptions {
+            process_id: None,
+            argv: argv.into_iter().map(Into::into).collect(),
+            cwd: PathBuf::from("/"),
+            env: BTreeMap::new(),
+            env_policy: None,
+            tty: false,
+            size: None,
+            pipe_stdin: false,
+            arg0: None,
+            kill_on_drop: false,
+        }
+    }
+
+    /// Names the process.
+    pub fn process_id(mut self, id: impl Into<String>) -> StartOptions {
+        self.process_id = Some(id.into());
+        self
+    }
+
+    /// Sets where it runs.
+    pub fn cwd(mut self, cwd: impl Into<PathBuf>) -> StartOptions {
+        self.cwd = cwd.into();
+        self
+    }
+
+    /// Adds a variable.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> StartOptions {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Gives it a pipe for input.
+    pub fn pipe_stdin(mut self) -> StartOptions {
+        self.pipe_stdin = true;
+        self
+    }
+
+    /// Gives it a terminal of that size.
+    pub fn terminal(mut self, rows: u16, cols: u16) -> StartOptions {
+        self.tty = true;
+        self.size = Some(TerminalSize { rows, cols });
+        self
+    }
+
+    /// Has it killed when its handle is dropped.
+    pub fn kill_on_drop(mut self) -> StartOptions {
+        self.kill_on_drop = true;
+        self
+    }
+
+    /// The params of `process/start`.
+    pub(super) fn params(&self, process_id: &str, acknowledges: bool) -> Result<Vec<u8>, serde_json::Error> {
+        let mut params = JsonObject::new()
+            .text("processId", process_id)
+            .texts("argv", &mut self.argv.iter().map(String::as_str))
+            .path("cwd", &self.cwd)
+            .map("env", &mut self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+            .flag("tty", self.tty)
+            .flag("pipeStdin", self.pipe_stdin);
+        if let Some(policy) = &self.env_policy {
+            params = params.raw("envPolicy", &serde_json::to_vec(policy)?);
+        }
+        if let Some(size) = self.size {
+            params = params.raw("size", &size_json(size));
+        }
+        if let Some(arg0) = &self.arg0 {
+            params = params.text("arg0", arg0);
+        }
+        if acknowledges {
+            params = params.flag("ackOutput", true);
+        }
+        Ok(params.done())
+    }
+}
+
+/// The wire's form of a size.
+pub(super) fn size_json(size: TerminalSize) -> Vec<u8> {
+    let object = JsonObject::new().number("rows", size.rows.into());
+    object.number("cols", size.cols.into()).done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::environment::EnvInherit;
+    use crate::protocol::process::ExecParams;
+
+    #[test]
+    fn a_server_reads_what_is_written() {
+        let mut start = StartOptions::new(["a", "b \""]).cwd("/a b").env("K", "v\n").terminal(5, 6);
+        start.arg0 = Some("zero".into());
+        start.env_policy = Some(EnvPolicy {
+            inherit: EnvInherit::Core,
+            ignore_default_excludes: true,
+            exclude: vec!["A*".into()],
+            set: BTreeMap::new(),
+            include_only: Vec::new(),
+        });
+        let json = start.params("p", true).unwrap();
+        let params: ExecParams = serde_json::from_slice(&json).unwrap();
+        assert_eq!((params.process_id.as_str(), params.cwd.as_str()), ("p", "file:///a%20b"));
+        assert_eq!((params.argv, params.env), (start.argv.clone(), start.env.clone()));
+        assert_eq!((params.env_policy, params.arg0), (start.env_policy.clone(), start.arg0.clone()));
+        assert_eq!(params.size.map(|size| (size.rows, size.cols)), Some((5, 6)));
+        assert!(params.tty && !params.pipe_stdin && params.ack_output);
+        let json = StartOptions::new(["a"]).pipe_stdin().params("p", false).unwrap();
+        let params: ExecParams = serde_json::from_slice(&json).unwrap();
+        assert!(params.pipe_stdin && !params.tty && !params.ack_output && params.size.is_none());
+    }
+}
