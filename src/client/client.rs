@@ -149,7 +149,7 @@ impl ExecServerClient {
                 session.wait_ended(&connection);
                 Err(session.explain(&connection, CallError::Lost))
             }
-            Err(CallError::Failed(e)) => Err(e),
+            Err(CallError::Failed(e) | CallError::TimedOut(e)) => Err(e),
         }
     }
 
@@ -192,7 +192,9 @@ impl ExecServerClient {
         if let Some(environment) = self.session().environment.get() {
             return Ok(environment.clone());
         }
-        let answer = self.session().call("environment/info", Vec::new(), None, Some(INFO_LIMIT))?;
+        let answer = self
+            .session()
+            .call("environment/info", Vec::new(), None, Some(INFO_LIMIT))?;
         let environment: ServerEnvironment = decode(&answer)?;
         Ok(self.session().environment.get_or_init(|| environment).clone())
     }
@@ -211,7 +213,9 @@ impl ExecServerClient {
                 "exec-server environment is recovering".into(),
             ));
         }
-        let answer = self.session().call("environment/status", Vec::new(), None, Some(STATUS_LIMIT))?;
+        let answer = self
+            .session()
+            .call("environment/status", Vec::new(), None, Some(STATUS_LIMIT))?;
         Ok(decode::<Status>(&answer)?.status)
     }
 
@@ -228,6 +232,13 @@ impl ExecServerClient {
         Ok(answer.json)
     }
 
+    /// Cuts the connection, as a network may at any time: the session is then resumed over a new one, if it can be.
+    pub fn drop_connection(&self) {
+        if let Some(connection) = self.session().connection_now() {
+            connection.cut("the connection was dropped".into());
+        }
+    }
+
     /// Ends the client now, for all clones: calls that wait fail with [`ExecServerError::Closed`], processes with the same
     /// words. Returns when its threads have ended, and the command that is the server.
     pub fn close(&self) {
@@ -237,7 +248,9 @@ impl ExecServerClient {
 
 impl std::fmt::Debug for ExecServerClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ExecServerClient").field("session_id", &self.session_id()).finish()
+        f.debug_struct("ExecServerClient")
+            .field("session_id", &self.session_id())
+            .finish()
     }
 }
 
@@ -258,7 +271,10 @@ impl Drop for Handle {
 }
 
 fn system(what: &str, error: io::Error) -> ExecServerError {
-    ExecServerError::Spawn(io::Error::new(error.kind(), format!("failed to {what} for a client: {error}")))
+    ExecServerError::Spawn(io::Error::new(
+        error.kind(),
+        format!("failed to {what} for a client: {error}"),
+    ))
 }
 
 /// Connects to the session's WebSocket server.
@@ -270,7 +286,12 @@ pub(super) fn connect_remote(session: &Arc<Session>, limit: Duration) -> Result<
         source,
     })?;
     let label = format!("websocket JSON-RPC message from {}", remote.url());
-    connect_stream(session, Exit::Socket(to_write), &label, Entrance::WebSocket(stream, early))
+    connect_stream(
+        session,
+        Exit::Socket(to_write),
+        &label,
+        Entrance::WebSocket(stream, early),
+    )
 }
 
 fn connect_stream(session: &Arc<Session>, exit: Exit, label: &str, entrance: Entrance) -> Result<Connected> {
@@ -294,6 +315,7 @@ fn connect(
     if !session.try_out(&connection) {
         return Err(ExecServerError::Closed);
     }
-    let reader = reader::start(session.clone(), connection.clone(), entrance).map_err(|e| system("start a thread", e))?;
+    let reader =
+        reader::start(session.clone(), connection.clone(), entrance).map_err(|e| system("start a thread", e))?;
     Ok(Connected { connection, reader })
 }

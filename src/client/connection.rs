@@ -1,11 +1,11 @@
 //! One connection to a server: calls over it, and what is heard.
 
+use super::lock;
 use super::memory_wire::MemoryWire;
 use super::outgoing::Outgoing;
 use super::pending::{Answer, CallError, Pending, Purpose};
 use super::posted::Posted;
 use super::stream_wire::StreamWire;
-use super::lock;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,8 +3,8 @@
 use super::client::ExecServerClient;
 use super::error::{ExecServerError, Result};
 use super::events::{
-    EventSubscriber, ExecOutputStream, ExecProcessEvent, ProcessEvents, ProcessExit, ProcessReader, ProcessState, RecvError,
-    WaitError, Wake,
+    EventSubscriber, ExecOutputStream, ExecProcessEvent, ProcessEvents, ProcessExit, ProcessReader, ProcessState,
+    RecvError, WaitError, Wake,
 };
 use super::lock;
 use super::process_calls::ReadResponse;

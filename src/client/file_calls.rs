@@ -99,8 +99,12 @@ impl ExecServerClient {
     /// # Errors
     /// What the server has against it, or that the connection is lost.
     pub fn fs_create_directory(&self, path: impl AsRef<Path>, recursive: bool) -> Result<()> {
-        let params = JsonObject::new().path("path", path.as_ref()).flag("recursive", recursive);
-        self.session().call("fs/createDirectory", params.done(), None, None).map(drop)
+        let params = JsonObject::new()
+            .path("path", path.as_ref())
+            .flag("recursive", recursive);
+        self.session()
+            .call("fs/createDirectory", params.done(), None, None)
+            .map(drop)
     }
 
     /// `fs/canonicalize`: the path without links.
@@ -196,7 +200,10 @@ impl ExecServerClient {
     /// # Errors
     /// What the server has against it, or that the connection is lost.
     pub fn fs_watch_missing(&self, missing: &[PathBuf], present: Option<&Path>) -> Result<MissingWatch> {
-        let uris: Vec<String> = missing.iter().map(|path| crate::protocol::path_uri::format(path)).collect();
+        let uris: Vec<String> = missing
+            .iter()
+            .map(|path| crate::protocol::path_uri::format(path))
+            .collect();
         let session = self.session();
         let (watch_id, changed) = session.new_watch();
         let mut params = JsonObject::new()

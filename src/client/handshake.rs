@@ -9,7 +9,7 @@ use super::server_environment::ServerEnvironment;
 use super::session::Session;
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +30,6 @@ pub(super) fn initialize(
     resume: Option<&str>,
     limit: Duration,
 ) -> Result<(), CallError> {
-    let started = Instant::now();
     let mut params = JsonObject::new().text("clientName", &session.options.client_name);
     if let Some(id) = resume {
         params = params.text("resumeSessionId", id);
@@ -44,9 +43,7 @@ pub(super) fn initialize(
     let answer = connection
         .call(Purpose::Regular, Some(limit), message)
         .map_err(|e| match e {
-            CallError::Failed(ExecServerError::Protocol(_)) if started.elapsed() >= limit => {
-                CallError::Failed(ExecServerError::InitializeTimedOut { timeout: limit })
-            }
+            CallError::TimedOut(_) => CallError::TimedOut(ExecServerError::InitializeTimedOut { timeout: limit }),
             other => other,
         })?;
     let opened: SessionOnly = serde_json::from_slice(&answer.json).map_err(ExecServerError::from)?;

@@ -86,8 +86,7 @@ pub(super) fn understand<'a>(text: &'a [u8], kind: &str) -> Result<Incoming<'a>,
     if let Some(output) = usual_output(text) {
         return Ok(output);
     }
-    let (message, bulk) =
-        parse_with_bulk(text, &LIMITS).map_err(|e| format!("failed to parse {kind}: {e}"))?;
+    let (message, bulk) = parse_with_bulk(text, &LIMITS).map_err(|e| format!("failed to parse {kind}: {e}"))?;
     let bulk = bulk.map(|bulk| bulk.text);
     match message {
         Message::Notification { method, params } => {
@@ -134,7 +133,9 @@ fn usual_output(text: &[u8]) -> Option<Incoming<'_>> {
     }
     let rest = rest.strip_prefix(br#"","seq":"#)?;
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    let (number, rest) = rest.split_at_checked(digits).filter(|(number, _)| number.first() != Some(&b'0'))?;
+    let (number, rest) = rest
+        .split_at_checked(digits)
+        .filter(|(number, _)| number.first() != Some(&b'0'))?;
     let seq = std::str::from_utf8(number).ok()?.parse().ok()?;
     let rest = rest.strip_prefix(br#","stream":""#)?;
     let (name, rest) = rest.split_at(memory::find(b'"', &rest[..rest.len().min(8)])?);
@@ -226,7 +227,10 @@ mod tests {
 
     fn show(text: &str) -> String {
         match understand(text.as_bytes(), "message") {
-            Ok(Incoming::Answer { id, outcome: Ok(answer) }) => format!(
+            Ok(Incoming::Answer {
+                id,
+                outcome: Ok(answer),
+            }) => format!(
                 "{id}: {} + {:?}",
                 String::from_utf8(answer.json).unwrap(),
                 answer.bulk.map(|bulk| bulk.len())
@@ -239,7 +243,8 @@ mod tests {
 
     #[test]
     fn output_is_the_same_whatever_the_order_of_its_members() {
-        let usual = r#"{"method":"process/output","params":{"processId":"p","seq":12,"stream":"pty","chunk":"aGVsbG8K"}}"#;
+        let usual =
+            r#"{"method":"process/output","params":{"processId":"p","seq":12,"stream":"pty","chunk":"aGVsbG8K"}}"#;
         assert!(usual_output(usual.as_bytes()).is_some());
         let expected = r#"Output { process_id: "p", seq: 12, stream: Pty, chunk: b"hello\n" }"#;
         assert_eq!(show(usual), expected);
@@ -263,13 +268,31 @@ mod tests {
             ))
         };
         for (text, expected) in [
-            (output("p", "1", "pty", "a"), "exec-server notification handling failed: "),
-            (output("p", "1", "pty", "aGVsbG8K\",\"chunk\":\"aGVsbG8K"), "failed to parse message: duplicate"),
+            (
+                output("p", "1", "pty", "a"),
+                "exec-server notification handling failed: ",
+            ),
+            (
+                output("p", "1", "pty", "aGVsbG8K\",\"chunk\":\"aGVsbG8K"),
+                "failed to parse message: duplicate",
+            ),
             (output("p", "01", "pty", ""), "failed to parse message: "),
-            (output("p", "1", "tty", ""), "exec-server notification handling failed: unknown stream `tty`"),
-            (output("p", "-1", "pty", ""), "exec-server notification handling failed: "),
-            (output("p", "99999999999999999999", "pty", ""), "exec-server notification handling failed: "),
-            (output("\n", "1", "pty", ""), "failed to parse message: control character"),
+            (
+                output("p", "1", "tty", ""),
+                "exec-server notification handling failed: unknown stream `tty`",
+            ),
+            (
+                output("p", "-1", "pty", ""),
+                "exec-server notification handling failed: ",
+            ),
+            (
+                output("p", "99999999999999999999", "pty", ""),
+                "exec-server notification handling failed: ",
+            ),
+            (
+                output("\n", "1", "pty", ""),
+                "failed to parse message: control character",
+            ),
         ] {
             assert!(text.starts_with(expected), "{text}");
         }
@@ -290,7 +313,11 @@ mod tests {
         let small = r#"{"id":7,"result":{"chunk":"aGVsbG8K","eof":true}}"#;
         assert_eq!(show(small), r#"7: {"chunk":"aGVsbG8K","eof":true} + None"#);
         let broken = answer.replacen("AAAA", "A*AA", 1);
-        assert!(show(&broken).starts_with("failed to parse message: "), "{}", show(&broken));
+        assert!(
+            show(&broken).starts_with("failed to parse message: "),
+            "{}",
+            show(&broken)
+        );
     }
 
     fn bytes_of(len: usize) -> String {

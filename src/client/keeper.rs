@@ -43,7 +43,7 @@ impl Keeper {
                 Ok(Duty::Recover(reason)) => recover(&mut self, &reason),
                 Ok(Duty::Terminate(process_id)) => {
                     match self.session.connection_now() {
-                        Some(connection) => self.terminate(&connection, &process_id),
+                        Some(connection) => drop(self.terminate(&connection, &process_id)),
                         None => lock(&self.session.orphans).push(process_id),
                     }
                     self.session.condemned_done();
@@ -64,8 +64,8 @@ impl Keeper {
         }
     }
 
-    /// Ends a process that nobody has any use for.
-    pub(super) fn terminate(&self, connection: &Arc<Connection>, process_id: &Arc<str>) {
+    /// Ends a process that nobody has any use for; if the connection does not let it, on the next one.
+    pub(super) fn terminate(&self, connection: &Arc<Connection>, process_id: &Arc<str>) -> Result<(), CallError> {
         let message = Outgoing {
             id: None,
             method: "process/terminate",
@@ -73,9 +73,15 @@ impl Keeper {
             bulk: None,
         };
         match connection.call(Purpose::CleanUp, Some(BACKGROUND_LIMIT), message) {
-            Ok(_) => {}
-            Err(CallError::Lost) => lock(&self.session.orphans).push(process_id.clone()),
-            Err(CallError::Failed(e)) => log::warn!("failed to terminate process {process_id}: {e}"),
+            Ok(_) => Ok(()),
+            Err(CallError::Failed(e)) => {
+                log::warn!("failed to terminate process {process_id}: {e}");
+                Ok(())
+            }
+            Err(e) => {
+                lock(&self.session.orphans).push(process_id.clone());
+                Err(e)
+            }
         }
     }
 

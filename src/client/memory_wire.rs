@@ -95,7 +95,9 @@ impl MemoryWire {
                 }
                 continue;
             }
-            let Some(outgoing) = lock(&self.outgoing).clone() else { return };
+            let Some(outgoing) = lock(&self.outgoing).clone() else {
+                return;
+            };
             match outgoing.try_send(message) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {

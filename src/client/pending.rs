@@ -22,6 +22,8 @@ pub(super) struct Answer {
 pub(super) enum CallError {
     /// The connection is lost; the call may have been carried out or not.
     Lost,
+    /// The answer did not come in time.
+    TimedOut(ExecServerError),
     /// All else.
     Failed(ExecServerError),
 }
@@ -136,7 +138,7 @@ impl Ticket<'_> {
     pub(super) fn wait_for(&self, method: &str, limit: Option<Duration>) -> std::result::Result<Answer, CallError> {
         match (self.outcome(limit), limit) {
             (Some(Outcome::Answered(answer)), _) => answer.map_err(|e| CallError::Failed(e.into())),
-            (None, Some(limit)) => Err(CallError::Failed(ExecServerError::timed_out(method, limit))),
+            (None, Some(limit)) => Err(CallError::TimedOut(ExecServerError::timed_out(method, limit))),
             _ => Err(CallError::Lost),
         }
     }
@@ -184,14 +186,17 @@ mod tests {
         match result {
             Ok(answer) => String::from_utf8(answer.json).unwrap(),
             Err(CallError::Lost) => "lost".into(),
-            Err(CallError::Failed(error)) => error.to_string(),
+            Err(CallError::Failed(error) | CallError::TimedOut(error)) => error.to_string(),
         }
     }
 
     #[test]
     fn answers_find_their_calls_and_others_are_ignored() {
         let pending = Pending::default();
-        let (a, b) = (pending.enter(Purpose::Regular).unwrap(), pending.enter(Purpose::Regular).unwrap());
+        let (a, b) = (
+            pending.enter(Purpose::Regular).unwrap(),
+            pending.enter(Purpose::Regular).unwrap(),
+        );
         assert_eq!((a.id, b.id), (1, 2));
         pending.answer(7, Ok(answer("nobody's")));
         pending.answer(2, Err(RpcError::not_found("no")));
@@ -228,7 +233,9 @@ mod tests {
     #[test]
     fn one_place_is_kept_for_cleaning_up() {
         let pending = Pending::default();
-        let regular: Vec<_> = (0..MAX_PENDING).map(|_| pending.enter(Purpose::Regular).unwrap()).collect();
+        let regular: Vec<_> = (0..MAX_PENDING)
+            .map(|_| pending.enter(Purpose::Regular).unwrap())
+            .collect();
         let refused = |purpose| text(pending.enter(purpose).map(|_| Answer::default()));
         let words = "exec-server protocol error: exec-server has reached its limit of 1024 pending requests";
         assert_eq!(refused(Purpose::Regular), words);
@@ -241,7 +248,10 @@ mod tests {
     #[test]
     fn the_end_fails_every_call_once_answers_are_through() {
         let pending = Pending::default();
-        let (a, b) = (pending.enter(Purpose::Regular).unwrap(), pending.enter(Purpose::Regular).unwrap());
+        let (a, b) = (
+            pending.enter(Purpose::Regular).unwrap(),
+            pending.enter(Purpose::Regular).unwrap(),
+        );
         pending.answer(1, Ok(answer("in time")));
         pending.close();
         assert_eq!(text(a.wait_for("m", None)), "in time");

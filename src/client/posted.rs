@@ -77,7 +77,10 @@ pub(super) fn ack_message(process_id: &str, seq: u64) -> Outgoing<'static> {
     Outgoing {
         id: None,
         method: "process/ack",
-        params: JsonObject::new().text("processId", process_id).number("seq", seq).done(),
+        params: JsonObject::new()
+            .text("processId", process_id)
+            .number("seq", seq)
+            .done(),
         bulk: None,
     }
 }

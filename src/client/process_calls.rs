@@ -150,7 +150,9 @@ impl ExecServerClient {
             params = params.flag("closeStdin", true);
         }
         let bulk = Some(("chunk", input));
-        let answer = self.session().call_until_answered("process/write", &params.done(), bulk)?;
+        let answer = self
+            .session()
+            .call_until_answered("process/write", &params.done(), bulk)?;
         Ok(decode::<Written>(&answer)?.status)
     }
 
@@ -162,7 +164,9 @@ impl ExecServerClient {
         let params = JsonObject::new()
             .text("processId", process_id)
             .text("signal", signal_name(signal));
-        self.session().call("process/signal", params.done(), None, None).map(drop)
+        self.session()
+            .call("process/signal", params.done(), None, None)
+            .map(drop)
     }
 
     /// `process/terminate`: kills a process and all that descends from it, at once or `grace` after SIGTERM. Returns
@@ -192,7 +196,9 @@ impl ExecServerClient {
         let params = JsonObject::new()
             .text("processId", process_id)
             .raw("size", &size_json(size));
-        self.session().call("process/resize", params.done(), None, None).map(drop)
+        self.session()
+            .call("process/resize", params.done(), None, None)
+            .map(drop)
     }
 
     /// `process/list`: the processes of the session that run or can still be read.

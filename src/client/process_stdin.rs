@@ -60,7 +60,9 @@ impl ProcessStdin {
             WriteStatus::Accepted => Ok(()),
             // It is closed all the same.
             WriteStatus::StdinClosed if close => Ok(()),
-            WriteStatus::StdinClosed => Err(ExecServerError::Protocol(format!("stdin of process {process} is closed"))),
+            WriteStatus::StdinClosed => Err(ExecServerError::Protocol(format!(
+                "stdin of process {process} is closed"
+            ))),
             WriteStatus::UnknownProcess => Err(ExecServerError::Protocol(format!("unknown process id {process}"))),
             WriteStatus::Starting => Err(ExecServerError::Protocol(format!("process id {process} is starting"))),
         }

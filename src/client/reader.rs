@@ -145,7 +145,9 @@ impl Reader {
                         self.session.receive_output(&process_id, seq, stream, chunk);
                         Ok(())
                     }
-                    None => Err(format!("exec-server notification handling failed: unknown stream `{stream}`")),
+                    None => Err(format!(
+                        "exec-server notification handling failed: unknown stream `{stream}`"
+                    )),
                 },
             };
             if let Err(reason) = taken {

@@ -93,17 +93,14 @@ fn resume(keeper: &mut Keeper, limit: Duration) -> Result<()> {
     let Connected { connection, reader } = connect_remote(&session, limit)?;
     keeper.reader = Some(reader);
     let left = || deadline.saturating_duration_since(Instant::now());
-    let result = initialize(&session, &connection, Some(id), session.options.initialize_timeout.min(left()))
-        .and_then(|()| processes.iter().try_for_each(|process| refill(keeper, &connection, process, left())));
-    let orphans = std::mem::take(&mut *lock(&session.orphans));
-    let result = result.map(|()| {
-        for process_id in &orphans {
-            keeper.terminate(&connection, process_id);
-        }
-    });
-    if result.is_err() {
-        lock(&session.orphans).extend(orphans);
-    }
+    let limit = session.options.initialize_timeout.min(left());
+    let result = initialize(&session, &connection, Some(id), limit)
+        .and_then(|()| {
+            processes
+                .iter()
+                .try_for_each(|process| refill(keeper, &connection, process, left()))
+        })
+        .and_then(|()| end_orphans(keeper, &connection));
     match result {
         Ok(()) if session.install(&connection) => {
             for process in &processes {
@@ -120,8 +117,17 @@ fn give_up(connection: &Connection, error: CallError) -> ExecServerError {
     connection.cut("the session could not be resumed".into());
     match error {
         CallError::Lost => ExecServerError::Disconnected("exec-server transport disconnected".into()),
-        CallError::Failed(error) => error,
+        CallError::Failed(error) | CallError::TimedOut(error) => error,
     }
+}
+
+/// Ends the processes that nobody knows of.
+fn end_orphans(keeper: &Keeper, connection: &Arc<Connection>) -> std::result::Result<(), CallError> {
+    let next = || lock(&keeper.session.orphans).pop();
+    while let Some(process_id) = next() {
+        keeper.terminate(connection, &process_id)?;
+    }
+    Ok(())
 }
 
 /// Fetches what a process has done since its last event that arrived. If that is not to be had, the process fails, and
@@ -140,9 +146,11 @@ fn refill(
             params: read_params(id, Some(process.last_published()), None, Some(0)),
             bulk: None,
         };
+        let limit = limit.min(keeper.session.options.silence_limit);
         let snapshot = match connection.call(Purpose::Regular, Some(limit), message) {
-            Err(CallError::Lost) => return Err(CallError::Lost),
             Err(CallError::Failed(e)) => Err(e),
+            // Nobody looks after this connection yet, so it is up to here to find out that it is dead.
+            Err(_) => return Err(CallError::Lost),
             Ok(answer) => decode_read(&answer),
         };
         match snapshot {
@@ -161,6 +169,5 @@ fn refill(
     };
     process.fail(format!("failed to recover process {id}: {failure}"));
     keeper.session.unregister(process);
-    keeper.terminate(connection, id);
-    Ok(())
+    keeper.terminate(connection, id)
 }

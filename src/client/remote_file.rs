@@ -68,7 +68,9 @@ impl RemoteFile {
             .done();
         let bulk = Some(("chunk", block));
         let session = self.client.session();
-        session.call_over(&self.connection, "fs/writeBlock", params, bulk).map(drop)
+        session
+            .call_over(&self.connection, "fs/writeBlock", params, bulk)
+            .map(drop)
     }
 
     /// `fs/close`. Dropping it does the same, but tells no error.

@@ -48,7 +48,10 @@ impl ServerCommand {
         if let Some(cwd) = &command.cwd {
             start.current_dir(cwd);
         }
-        start.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        start
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = start.process_group(0).spawn()?;
         let streams = child.stdin.take().zip(child.stdout.take());
         let made = streams

@@ -341,7 +341,7 @@ impl Session {
     /// The error that a caller gets.
     pub(super) fn explain(&self, connection: &Arc<Connection>, error: CallError) -> ExecServerError {
         match error {
-            CallError::Failed(error) => error,
+            CallError::Failed(error) | CallError::TimedOut(error) => error,
             CallError::Lost => {
                 let link = lock(&self.link);
                 match &link.state {
@@ -447,7 +447,7 @@ impl Session {
         match &started {
             Ok(_) | Err(CallError::Failed(ExecServerError::Server { .. })) => {}
             Err(CallError::Lost) => lock(&self.orphans).push(process_id),
-            Err(CallError::Failed(_)) => self.condemn(process_id),
+            Err(_) => self.condemn(process_id),
         }
         lock(&self.link).starts -= 1;
         self.link_changed.notify_all();
@@ -533,7 +533,9 @@ impl AckSink for Acknowledger {
     fn ack(&self, process_id: &str, seq: u64) {
         let Some(session) = self.0.upgrade() else { return };
         // Without a connection it is repeated on the next one.
-        let Some(connection) = session.connection_now() else { return };
+        let Some(connection) = session.connection_now() else {
+            return;
+        };
         let process_id: Arc<str> = process_id.into();
         connection.post(|posted| posted.ack(&process_id, seq));
     }

@@ -131,7 +131,10 @@ mod tests {
 
     #[test]
     fn a_server_reads_what_is_written() {
-        let mut start = StartOptions::new(["a", "b \""]).cwd("/a b").env("K", "v\n").terminal(5, 6);
+        let mut start = StartOptions::new(["a", "b \""])
+            .cwd("/a b")
+            .env("K", "v\n")
+            .terminal(5, 6);
         start.arg0 = Some("zero".into());
         start.env_policy = Some(EnvPolicy {
             inherit: EnvInherit::Core,
@@ -142,9 +145,15 @@ mod tests {
         });
         let json = start.params("p", true).unwrap();
         let params: ExecParams = serde_json::from_slice(&json).unwrap();
-        assert_eq!((params.process_id.as_str(), params.cwd.as_str()), ("p", "file:///a%20b"));
+        assert_eq!(
+            (params.process_id.as_str(), params.cwd.as_str()),
+            ("p", "file:///a%20b")
+        );
         assert_eq!((params.argv, params.env), (start.argv.clone(), start.env.clone()));
-        assert_eq!((params.env_policy, params.arg0), (start.env_policy.clone(), start.arg0.clone()));
+        assert_eq!(
+            (params.env_policy, params.arg0),
+            (start.env_policy.clone(), start.arg0.clone())
+        );
         assert_eq!(params.size.map(|size| (size.rows, size.cols)), Some((5, 6)));
         assert!(params.tty && !params.pipe_stdin && params.ack_output);
         let json = StartOptions::new(["a"]).pipe_stdin().params("p", false).unwrap();

@@ -79,7 +79,11 @@ impl Exit {
                 Ok(_) => {}
             }
             let is_cut = fds.get(1).is_some_and(|stop| stop.any() == Some(true));
-            return if is_cut { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) };
+            return if is_cut {
+                Err(io::ErrorKind::BrokenPipe.into())
+            } else {
+                Ok(())
+            };
         }
     }
 }

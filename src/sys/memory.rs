@@ -37,7 +37,12 @@ mod tests {
     fn every_byte_meets_its_part_of_the_key() {
         let mut bytes: Vec<u8> = (0..29).collect();
         xor(&mut bytes, [1, 2, 4, 8]);
-        assert!(bytes.iter().enumerate().all(|(i, b)| *b == i as u8 ^ [1, 2, 4, 8][i % 4]));
+        assert!(
+            bytes
+                .iter()
+                .enumerate()
+                .all(|(i, b)| *b == i as u8 ^ [1, 2, 4, 8][i % 4])
+        );
     }
 
     #[test]

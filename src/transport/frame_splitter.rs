@@ -196,7 +196,9 @@ impl FrameSplitter {
             0 if !self.is_fragmented => return broken("a continuation continues nothing"),
             1 | 2 if self.is_fragmented => return broken("a message begins within another"),
             0..=2 => {}
-            8..=10 if !is_final || len > MAX_CONTROL as u64 => return broken("a control frame is in pieces or too long"),
+            8..=10 if !is_final || len > MAX_CONTROL as u64 => {
+                return broken("a control frame is in pieces or too long");
+            }
             8..=10 => return Ok(()),
             _ => return broken("a frame is of no known kind"),
         }
@@ -308,7 +310,10 @@ mod tests {
             "close 1005 ",
         ];
         for size in [1, 7, 1000, 100_000, bytes.len()] {
-            assert_eq!(split(&bytes, size, 2_000_000), (expected.map(str::to_owned).to_vec(), None));
+            assert_eq!(
+                split(&bytes, size, 2_000_000),
+                (expected.map(str::to_owned).to_vec(), None)
+            );
         }
     }
 
@@ -332,7 +337,10 @@ mod tests {
                 broken("a message begins within another"),
             ),
             (frame(0x09, b"x"), broken("a control frame is in pieces or too long")),
-            (frame(0x89, &[0; 126]), broken("a control frame is in pieces or too long")),
+            (
+                frame(0x89, &[0; 126]),
+                broken("a control frame is in pieces or too long"),
+            ),
             (frame(0x83, b""), broken("a frame is of no known kind")),
             (frame(0x81, &[0; 11]), long(11, 10)),
             ([frame(0x01, &[0; 6]), frame(0x80, &[0; 5])].concat(), long(11, 10)),

@@ -65,7 +65,11 @@ impl WebSocketUrl {
             host: host.to_owned(),
             port: port.ok_or("the URL has no proper port")?,
             authority: authority.to_owned(),
-            target: if target.starts_with('/') { target.to_owned() } else { format!("/{target}") },
+            target: if target.starts_with('/') {
+                target.to_owned()
+            } else {
+                format!("/{target}")
+            },
         })
     }
 }
@@ -226,7 +230,10 @@ mod tests {
             other => format!("{other:?}"),
         };
         let answer = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 6\r\n\r\nreason";
-        assert_eq!(judge(answer, false), "the server answered HTTP 401 Unauthorized: reason");
+        assert_eq!(
+            judge(answer, false),
+            "the server answered HTTP 401 Unauthorized: reason"
+        );
         assert_eq!(judge(&answer[..answer.len() - 1], false), "Incomplete");
         assert_eq!(
             judge(b"HTTP/1.1 403 Forbidden\r\n\r\n", false),
@@ -234,6 +241,9 @@ mod tests {
         );
         assert_eq!(judge(b"", true), "the server closed the connection without an answer");
         assert_eq!(judge(b"220 mail\r\n\r\n", false), "the server does not speak HTTP/1.1");
-        assert_eq!(judge(&[b'x'; MAX_HEAD + 1], false), "the server's answer exceeds 16384 bytes");
+        assert_eq!(
+            judge(&[b'x'; MAX_HEAD + 1], false),
+            "the server's answer exceeds 16384 bytes"
+        );
     }
 }

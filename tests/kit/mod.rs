@@ -4,9 +4,11 @@
 #![allow(dead_code, unused_imports)]
 
 mod client;
+mod fault_proxy;
 mod process;
 
 pub(crate) use client::{Client, Event, Run, write};
+pub(crate) use fault_proxy::{Fault, FaultProxy};
 pub(crate) use process::{children, is_alive, processor_time, stat, threads_and_fds, wait_until_blocked};
 
 use base64::Engine;
