@@ -3,6 +3,7 @@
 //! Blocking calls, and two threads for each client: one takes in what the server sends, the other does what has to be
 //! done at a certain time. Whoever calls writes to the wire by itself.
 
+mod attach;
 mod client;
 mod connection;
 mod error;

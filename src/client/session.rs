@@ -403,6 +403,13 @@ impl Session {
         }
     }
 
+    /// The server knows a process for sure.
+    pub(super) fn mark_started(&self, process_id: &str) {
+        if let Some(registered) = lock(&self.processes).get_mut(process_id) {
+            registered.is_started = true;
+        }
+    }
+
     fn process(&self, process_id: &str) -> Option<Arc<ProcessState>> {
         lock(&self.processes)
             .get(process_id)
@@ -436,11 +443,7 @@ impl Session {
         let started = self.call_on(&connection, Purpose::Regular, None, "process/start", params, None);
         match &started {
             Err(_) => self.unregister(state),
-            Ok(_) => {
-                if let Some(registered) = lock(&self.processes).get_mut(state.process_id()) {
-                    registered.is_started = true;
-                }
-            }
+            Ok(_) => self.mark_started(state.process_id()),
         }
         // It may run all the same; with the connection lost, it is ended on the next.
         let process_id = state.process_id().clone();

@@ -113,6 +113,30 @@ impl EventOrder {
         })
     }
 
+    /// Gives up what the snapshot does not have any more before its oldest event.
+    pub(super) fn skip_lost(&mut self, snapshot: &ReadSnapshot) {
+        let closed = u64::from(snapshot.closed);
+        let mut oldest = match snapshot.chunks.first() {
+            Some(chunk) => chunk.seq,
+            None => snapshot.next_seq.saturating_sub(closed),
+        };
+        // Without a number of its own among those, the exit came before them.
+        let present = snapshot.chunks.len() as u64 + closed;
+        let is_exit_missing = snapshot.exited && !self.is_exit_known();
+        if is_exit_missing && snapshot.next_seq.saturating_sub(oldest) == present {
+            oldest = oldest.saturating_sub(1);
+        }
+        if self.is_ended() || oldest <= self.published + 1 {
+            return;
+        }
+        self.published = oldest - 1;
+        while let Some(entry) = self.pending.first_entry()
+            && *entry.key() < oldest
+        {
+            self.pending_bytes -= entry.remove().output_len();
+        }
+    }
+
     fn add_chunks(&mut self, chunks: Vec<ProcessOutputChunk>, target: u64) -> Result<(), RecoverError> {
         for chunk in chunks {
             let seq = chunk.seq;
@@ -221,6 +245,28 @@ mod tests {
             closed,
             sandbox_denied: Some(true),
             ..snapshot(chunks, next_seq)
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_not_waited_for() {
+        let table: [(&[ExecProcessEvent], ReadSnapshot, &[u64]); 7] = [
+            (&[], snapshot([1, 2], 3), &[1, 2]),
+            (&[], snapshot([5, 6], 7), &[5, 6]),
+            (&[output(3, "x"), output(7, "y")], snapshot([5, 6], 7), &[5, 6, 7]),
+            (&[], ended([5, 7], 8, false), &[5, 6, 7]),
+            (&[], ended([5, 6], 7, false), &[4, 5, 6]),
+            (&[], ended([], 9, true), &[7, 8]),
+            (&[], snapshot([], 9), &[]),
+        ];
+        for (arrived, snapshot, expected) in table {
+            let mut order = order(0, arrived.iter().cloned());
+            let mut seqs = Vec::new();
+            order.skip_lost(&snapshot);
+            let text = format!("{snapshot:?}");
+            let recovered = order.recover(snapshot, &mut |event| seqs.extend(event.seq()));
+            assert_eq!(recovered, Ok(Recovery::Complete), "{text}");
+            assert_eq!(seqs, expected, "{text}");
         }
     }
 
