@@ -1,8 +1,8 @@
 //! Going on with a process that an earlier client of the session has started.
 
-use super::client::ExecServerClient;
 use super::error::{ExecServerError, Result};
 use super::events::{ProcessState, Recovery};
+use super::exec_client::ExecServerClient;
 use super::exec_process::ExecServerProcess;
 use super::process_calls::{decode_read, read_params};
 use super::session::Session;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// The way to the server.
 pub(super) enum Wire {
-    Stream(StreamWire),
+    Stream(Box<StreamWire>),
     Memory(MemoryWire),
 }
 

@@ -3,8 +3,8 @@
 //! Paths are absolute and on the server's machine. What fails there is [`ExecServerError::Server`]: -32004 for what does
 //! not exist, and with the system's error number where this crate's server tells it.
 
-use super::client::ExecServerClient;
 use super::error::{ExecServerError, Result};
+use super::exec_client::ExecServerClient;
 use super::json_object::JsonObject;
 use super::pending::Answer;
 use super::process_calls::decode;

@@ -52,7 +52,7 @@ impl JsonObject {
     }
 
     /// A list of texts.
-    pub(super) fn texts<'a>(mut self, key: &str, texts: &mut dyn Iterator<Item = &'a str>) -> JsonObject {
+    pub(super) fn texts(mut self, key: &str, texts: &mut dyn Iterator<Item = &str>) -> JsonObject {
         self.key(key);
         self.0.push(b'[');
         for (i, text) in texts.enumerate() {

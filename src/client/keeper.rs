@@ -26,7 +26,8 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Works until the client is closed. Then its reader has ended as well.
     pub(super) fn run(mut self) {
-        loop {
+        // Also looked at here, as `Duty::Stop` may have been met in a recovery.
+        while !self.session.is_closed() {
             let connection = self.session.connection_now();
             let sleep = connection.as_ref().and_then(|connection| self.keep_alive(connection));
             drop(connection);
@@ -48,7 +49,7 @@ impl Keeper {
                     }
                     self.session.condemned_done();
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Duty::KeepAlive) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Duty::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }

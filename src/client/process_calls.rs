@@ -1,8 +1,8 @@
 //! The `process/*` methods, one call each.
 
-use super::client::ExecServerClient;
 use super::error::{ExecServerError, Result};
 use super::events::{ProcessOutputChunk, ReadSnapshot};
+use super::exec_client::ExecServerClient;
 use super::incoming::stream_named;
 use super::json_object::JsonObject;
 use super::pending::Answer;

@@ -1,7 +1,7 @@
 //! The input of a process as `std::io::Write`.
 
-use super::client::ExecServerClient;
 use super::error::{ExecServerError, Result};
+use super::exec_client::ExecServerClient;
 use super::lock;
 use super::process_calls::WriteStatus;
 use std::io;

@@ -1,9 +1,9 @@
 //! Taking up a session again whose connection was lost.
 
-use super::client::{Connected, connect_remote};
 use super::connection::Connection;
 use super::error::{ExecServerError, Result};
 use super::events::{ProcessState, Recovery};
+use super::exec_client::{Connected, connect_remote};
 use super::handshake::initialize;
 use super::keeper::Keeper;
 use super::lock;
@@ -72,7 +72,7 @@ fn pause(keeper: &Keeper, time: Duration) -> bool {
                 keeper.session.condemned_done();
             }
             // Of connections that are gone.
-            Ok(Duty::Flush(_) | Duty::Recover(_)) => {}
+            Ok(Duty::Flush(_) | Duty::Recover(_) | Duty::KeepAlive) => {}
             Ok(Duty::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
         }
     }

@@ -1,8 +1,8 @@
 //! A file on the server that is open.
 
-use super::client::ExecServerClient;
 use super::connection::Connection;
 use super::error::{ExecServerError, Result};
+use super::exec_client::ExecServerClient;
 use super::file_calls::content;
 use super::json_object::JsonObject;
 use serde::Deserialize;

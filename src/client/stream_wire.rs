@@ -342,3 +342,139 @@ impl Turn {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tungstenite::protocol::Role;
+    use tungstenite::{Message, WebSocket};
+
+    /// A wire, the server's end of it, and how often somebody was asked to flush.
+    fn wire(limit: Duration) -> (Arc<StreamWire>, TcpStream, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let on_blocked = {
+            let asked = asked.clone();
+            move || {
+                asked.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let wire = StreamWire::new(Exit::Socket(client), limit, Box::new(on_blocked));
+        (Arc::new(wire), server, asked)
+    }
+
+    fn write(bulk: &[u8]) -> Outgoing<'_> {
+        Outgoing {
+            id: Some(1),
+            method: "process/write",
+            params: b"{}".to_vec(),
+            bulk: Some(("chunk", bulk)),
+        }
+    }
+
+    /// Fills the wire without anybody who reads.
+    fn fill(wire: &StreamWire) {
+        let mut turn = lock(&wire.turn);
+        loop {
+            let text = [b'x'; 4096];
+            turn.put(TEXT, &text).unwrap();
+            if !turn.write_out(&wire.exit, None).unwrap() {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_is_given_up() {
+        let (wire, mut server, _) = wire(Duration::from_millis(50));
+        fill(&wire);
+        let error = wire.send(&write(b"more")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // A message may be out in part: nothing follows it.
+        assert_eq!(
+            wire.send(&write(b"more")).unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+        let mut rest = Vec::new();
+        server.read_to_end(&mut rest).unwrap();
+        assert!(!rest.is_empty());
+    }
+
+    #[test]
+    fn whoever_posts_never_waits_and_nothing_is_lost() {
+        let (wire, server, asked) = wire(Duration::from_secs(30));
+        fill(&wire);
+        let id: Arc<str> = "p".into();
+        for seq in 1..=1000 {
+            wire.post(&mut |posted| posted.ack(&id, seq));
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "one flush writes all of it");
+        let flushed = std::thread::spawn({
+            let wire = wire.clone();
+            move || wire.flush()
+        });
+        let mut socket = WebSocket::from_raw_socket(server, Role::Server, None);
+        loop {
+            let Message::Text(text) = socket.read().unwrap() else {
+                continue;
+            };
+            if !text.starts_with('x') {
+                assert_eq!(
+                    text,
+                    r#"{"method":"process/ack","params":{"processId":"p","seq":1000}}"#
+                );
+                break;
+            }
+        }
+        flushed.join().unwrap();
+    }
+
+    #[test]
+    fn messages_of_many_threads_do_not_mix() {
+        let (wire, server, _) = wire(Duration::from_secs(30));
+        let id: Arc<str> = "p".into();
+        let mut socket = WebSocket::from_raw_socket(server, Role::Server, None);
+        std::thread::scope(|scope| {
+            for letter in *b"abcd" {
+                let (wire, id) = (&wire, &id);
+                scope.spawn(move || {
+                    let bulk = vec![letter; 200_000];
+                    for seq in 0..20 {
+                        wire.send(&write(&bulk)).unwrap();
+                        wire.post(&mut |posted| posted.ack(id, seq));
+                    }
+                });
+            }
+            let mut writes = 0;
+            while writes < 80 {
+                let Message::Text(text) = socket.read().unwrap() else {
+                    continue;
+                };
+                if let Some(rest) = text.strip_prefix(r#"{"id":1,"method":"process/write","params":{"chunk":""#) {
+                    let chunk = bytes::decode(rest.strip_suffix(r#""}}"#).unwrap().as_bytes()).unwrap();
+                    assert!(chunk.len() == 200_000 && chunk.iter().all(|b| *b == chunk[0]));
+                    writes += 1;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_cut_ends_those_who_wait_for_a_pipe() {
+        let (_output, input) = nix::unistd::pipe().unwrap();
+        let (exit, _stopped) = Exit::pipe(input).unwrap();
+        let wire = StreamWire::new(exit, Duration::from_secs(60), Box::new(|| ()));
+        fill(&wire);
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| wire.send(&write(b"more")));
+            wire.cut();
+            assert_eq!(sent.join().unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        });
+    }
+}

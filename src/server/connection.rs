@@ -193,16 +193,14 @@ impl Connection {
                 outbox.cut();
             }
         })?;
-        let mut next: Next = Box::new(next);
-        spawn("dispatcher", move || {
-            self.dispatch(&mut std::iter::from_fn(|| next(&writer_ended)), &writer_ended)
-        })
+        let next = Box::new(next);
+        spawn("dispatcher", move || self.dispatch(next, &writer_ended))
     }
 
     /// Carries out what comes in, and then ends the connection.
-    fn dispatch(self, received: &mut dyn Iterator<Item = Received>, writer_ended: &Receiver<()>) {
+    fn dispatch(self, mut next: Next, writer_ended: &Receiver<()>) {
         let mut dispatcher = Dispatcher::new(self.server.clone(), self.outbox.clone());
-        let violation = dispatcher.run(received);
+        let violation = dispatcher.run(&mut std::iter::from_fn(|| next(writer_ended)));
         let session = dispatcher.session();
         if violation.is_none() && !self.drain_limit.is_zero() {
             self.outbox.wait_answered(self.drain_limit);
@@ -227,7 +225,8 @@ impl Connection {
         let Connection {
             server, present, ended, ..
         } = self;
-        drop((dispatcher, session, present, server));
+        // All that is left of it, so that whoever is told can rely on that.
+        drop((next, dispatcher, session, present, server));
         ended();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo bench --bench client            # over WebSocket, stdio and in process
+//! cargo bench --bench client -- memory  # in process only
 //! cargo bench --bench client -- ws://127.0.0.1:9400
 //! ```
 
@@ -10,8 +11,8 @@ use exec_server::client::{
     ExecServerClient, ExecServerClientConnectOptions, ExecServerLaunchCommand, RemoteExecServerConnectArgs,
     StartOptions,
 };
-use exec_server::server::{Server, ServerConfig};
-use exec_server::transport::memory;
+use exec_server::host;
+use exec_server::server::ServerConfig;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -28,6 +29,9 @@ fn main() -> Result<()> {
         let client = ExecServerClient::connect_websocket(RemoteExecServerConnectArgs::new(url))?;
         return measure("that server", &client);
     }
+    if std::env::args().any(|argument| argument == "memory") {
+        return in_process();
+    }
     let mut server = Command::new(PROGRAM).stdout(Stdio::piped()).spawn()?;
     let measured = over_websocket(&mut server);
     server.kill()?;
@@ -39,12 +43,13 @@ fn main() -> Result<()> {
         ..ExecServerLaunchCommand::default()
     };
     measure("stdio", &ExecServerClient::spawn(&command)?)?;
-    let (client, end) = memory::pair(128.try_into()?);
-    Server::new(ServerConfig::default()).serve_memory(end, || ())?;
-    measure(
-        "in process",
-        &ExecServerClient::connect_memory(client, ExecServerClientConnectOptions::default())?,
-    )
+    in_process()
+}
+
+fn in_process() -> Result<()> {
+    let (_server, end) = host::connect(ServerConfig::default())?;
+    let options = ExecServerClientConnectOptions::default();
+    measure("in process", &ExecServerClient::connect_memory(end, options)?)
 }
 
 fn over_websocket(server: &mut Child) -> Result<()> {

@@ -6,10 +6,12 @@
 mod client;
 mod fault_proxy;
 mod process;
+mod scripted_server;
 
 pub(crate) use client::{Client, Event, Run, write};
 pub(crate) use fault_proxy::{Fault, FaultProxy};
 pub(crate) use process::{children, is_alive, processor_time, stat, threads_and_fds, wait_until_blocked};
+pub(crate) use scripted_server::{ScriptedServer, scripted};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

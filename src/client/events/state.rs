@@ -77,6 +77,8 @@ pub struct ProcessState {
 struct Inner {
     order: EventOrder,
     record: Record,
+    /// How many threads wait for `changed`.
+    waiting: usize,
 }
 
 /// What was published.
@@ -122,7 +124,11 @@ impl ProcessState {
         };
         let order = EventOrder::new();
         let state = ProcessState {
-            inner: Mutex::new(Inner { order, record }),
+            inner: Mutex::new(Inner {
+                order,
+                record,
+                waiting: 0,
+            }),
             changed: Condvar::new(),
             wake: Wake::default(),
             acks,
@@ -139,7 +145,7 @@ impl ProcessState {
             return self.inner().progress();
         };
         let mut inner = self.inner();
-        let Inner { order, record } = &mut *inner;
+        let Inner { order, record, .. } = &mut *inner;
         let was_ended = order.is_ended();
         let taken = order.take(event, &mut |event| record.publish(event, &self.acks));
         if let Err(e) = taken {
@@ -171,16 +177,16 @@ impl ProcessState {
     /// Why the events cannot be had. The process has failed then, with `failed to recover process X: …`, and is to be
     /// terminated.
     pub fn recover(&self, snapshot: ReadSnapshot) -> Result<Recovery, RecoverError> {
-        let seen = snapshot.next_seq.saturating_sub(1);
         let mut inner = self.inner();
-        let Inner { order, record } = &mut *inner;
+        let Inner { order, record, .. } = &mut *inner;
         let recovered = order.recover(snapshot, &mut |event| record.publish(event, &self.acks));
         if let Err(e) = &recovered {
             inner.fail(format!("failed to recover process {}: {e}", self.process_id()));
         }
+        let last_published = inner.order.last_published();
         self.settle(inner);
         match &recovered {
-            Ok(_) => self.wake.note(seen),
+            Ok(_) => self.wake.note(last_published),
             Err(_) => self.wake.bump(),
         }
         recovered
@@ -287,16 +293,18 @@ impl ProcessState {
             if !in_time {
                 return Err(WaitError::Timeout);
             }
+            inner.waiting += 1;
             (inner, in_time) = deadline.wait(&self.changed, inner);
+            inner.waiting -= 1;
         }
     }
 
     /// Does what must not be done under the lock.
     fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
         let due = inner.record.due.take();
-        let is_news = std::mem::take(&mut inner.record.is_news);
+        let is_awaited = std::mem::take(&mut inner.record.is_news) && inner.waiting > 0;
         drop(inner);
-        if is_news {
+        if is_awaited {
             self.changed.notify_all();
         }
         if let Some(seq) = due {

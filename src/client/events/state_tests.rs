@@ -57,6 +57,13 @@ fn wakes_tell_of_events_that_wait_for_others() {
     assert_eq!(state.wake().seen(), 6, "nothing happens after a failure");
 }
 
+/// Returns once that many threads wait for the process.
+fn until_waiting(state: &ProcessState, count: usize) {
+    while state.inner().waiting < count {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn waiting_ends_with_the_event_the_failure_or_the_time() {
     let (state, _events) = process();
@@ -70,9 +77,11 @@ fn waiting_ends_with_the_event_the_failure_or_the_time() {
     std::thread::scope(|scope| {
         let exited_waiter = scope.spawn(|| state.wait_exit(None));
         let closed_waiter = scope.spawn(|| state.wait_closed(None));
+        until_waiting(&state, 2);
         state.on_event(exited(1));
         assert_eq!(exited_waiter.join().unwrap(), Ok(exit.clone()));
         assert_eq!((state.exit(), state.is_closed()), (Some(exit.clone()), false));
+        until_waiting(&state, 1);
         state.on_event(closed(2));
         assert_eq!(closed_waiter.join().unwrap(), Ok(()));
     });
@@ -85,6 +94,7 @@ fn waiting_ends_with_the_event_the_failure_or_the_time() {
             scope.spawn(|| state.wait_exit(None).err()),
             scope.spawn(|| state.wait_closed(None).err()),
         ];
+        until_waiting(&state, 2);
         state.fail("the wire is cut");
         for waiter in waiters {
             assert_eq!(

@@ -140,7 +140,7 @@ impl ExecServerClient {
         let options = &session.options;
         let resume = options.resume_session_id.as_deref();
         match initialize(&session, &connection, resume, options.initialize_timeout) {
-            Ok(()) if session.install(&connection) => Ok(ExecServerClient {
+            Ok(()) if session.install(&connection) || session.recover_at_once(&connection) => Ok(ExecServerClient {
                 handle: Arc::new(handle),
             }),
             Ok(()) => Err(session.explain(&connection, CallError::Lost)),
@@ -296,7 +296,7 @@ pub(super) fn connect_remote(session: &Arc<Session>, limit: Duration) -> Result<
 
 fn connect_stream(session: &Arc<Session>, exit: Exit, label: &str, entrance: Entrance) -> Result<Connected> {
     let limit = session.options.silence_limit;
-    let wire = |on_blocked| Wire::Stream(StreamWire::new(exit, limit, on_blocked));
+    let wire = |on_blocked| Wire::Stream(StreamWire::new(exit, limit, on_blocked).into());
     connect(session, wire, label.to_owned(), entrance)
 }
 
