@@ -23,6 +23,7 @@
 //! reads the events of a process sees nothing of it. From this crate's server nothing is ever lost so, as long as it keeps
 //! the session; from others what they retain is had, and a process for which that is not enough fails by itself.
 
+mod attach;
 mod connection;
 mod error;
 pub mod events;

@@ -35,7 +35,7 @@ pub struct RpcError {
 /// What a program may want to know of an error. Other servers' `data` is not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorData {
-    /// The system's error number, for errors of files.
+    /// The system's error number, for errors of files and programs that cannot be executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
 }

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
 use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
-use crate::protocol::error::RpcError;
+use crate::protocol::error::{ErrorData, RpcError};
 use crate::protocol::path_uri;
 use crate::protocol::process::{
     AckParams, ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
@@ -140,6 +140,13 @@ fn terminal_size(size: TerminalSize) -> Result<process::TerminalSize, RpcError> 
 fn start_error(id: &str, error: &StartError) -> RpcError {
     match error {
         StartError::Cancelled => RpcError::invalid_request(format!("process {id} start was cancelled")),
+        // So that a client can tell a program that is missing from one that cannot be executed.
+        StartError::Execute { source, .. } => {
+            let errno = source.raw_os_error();
+            let mut error = RpcError::internal(error.to_string());
+            error.data = Some(ErrorData { errno });
+            error
+        }
         _ => RpcError::internal(error.to_string()),
     }
 }

@@ -113,6 +113,30 @@ impl EventOrder {
         })
     }
 
+    /// Gives up what the snapshot does not have any more before its oldest event.
+    pub(super) fn skip_lost(&mut self, snapshot: &ReadSnapshot) {
+        let closed = u64::from(snapshot.closed);
+        let mut oldest = match snapshot.chunks.first() {
+            Some(chunk) => chunk.seq,
+            None => snapshot.next_seq.saturating_sub(closed),
+        };
+        // Without a number of its own among those, the exit came before them.
+        let present = snapshot.chunks.len() as u64 + closed;
+        let is_exit_missing = snapshot.exited && !self.is_exit_known();
+        if is_exit_missing && snapshot.next_seq.saturating_sub(oldest) == present {
+            oldest = oldest.saturating_sub(1);
+        }
+        if self.is_ended() || oldest <= self.published + 1 {
+            return;
+        }
+        self.published = oldest - 1;
+        while let Some(entry) = self.pending.first_entry()
+            && *entry.key() < oldest
+        {
+            self.pending_bytes -= entry.remove().output_len();
+        }
+    }
+
     fn add_chunks(&mut self, chunks: Vec<ProcessOutputChunk>, target: u64) -> Result<(), RecoverError> {
         for chunk in chunks {
             let seq = chunk.seq;

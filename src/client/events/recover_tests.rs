@@ -32,6 +32,28 @@ fn ended(chunks: impl IntoIterator<Item = u64>, next_seq: u64, closed: bool) -> 
     }
 }
 
+#[test]
+fn what_is_lost_is_not_waited_for() {
+    let table: [(&[ExecProcessEvent], ReadSnapshot, &[u64]); 7] = [
+        (&[], snapshot([1, 2], 3), &[1, 2]),
+        (&[], snapshot([5, 6], 7), &[5, 6]),
+        (&[output(3, "x"), output(7, "y")], snapshot([5, 6], 7), &[5, 6, 7]),
+        (&[], ended([5, 7], 8, false), &[5, 6, 7]),
+        (&[], ended([5, 6], 7, false), &[4, 5, 6]),
+        (&[], ended([], 9, true), &[7, 8]),
+        (&[], snapshot([], 9), &[]),
+    ];
+    for (arrived, snapshot, expected) in table {
+        let mut order = order(0, arrived.iter().cloned());
+        let mut seqs = Vec::new();
+        order.skip_lost(&snapshot);
+        let text = format!("{snapshot:?}");
+        let recovered = order.recover(snapshot, &mut |event| seqs.extend(event.seq()));
+        assert_eq!(recovered, Ok(Recovery::Complete), "{text}");
+        assert_eq!(seqs, expected, "{text}");
+    }
+}
+
 fn exit(seq: u64) -> ExecProcessEvent {
     ExecProcessEvent::Exited {
         seq,

@@ -192,6 +192,15 @@ impl ProcessState {
         recovered
     }
 
+    /// The same for a process whose first events nobody here has seen: those that are not retained any more are skipped.
+    ///
+    /// # Errors
+    /// As [`recover`](ProcessState::recover).
+    pub fn take_up(&self, snapshot: ReadSnapshot) -> Result<Recovery, RecoverError> {
+        self.inner().order.skip_lost(&snapshot);
+        self.recover(snapshot)
+    }
+
     /// Acknowledges again what was acknowledged last: that may have been lost with the connection, and the server would
     /// wait for it.
     pub fn repeat_ack(&self) {

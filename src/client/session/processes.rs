@@ -53,6 +53,13 @@ impl Session {
         Ok((state, events))
     }
 
+    /// The server knows a process for sure.
+    pub(in crate::client) fn mark_started(&self, process_id: &str) {
+        if let Some(registered) = lock(&self.processes).get_mut(process_id) {
+            registered.is_started = true;
+        }
+    }
+
     pub(in crate::client) fn unregister(&self, state: &Arc<ProcessState>) {
         let mut processes = lock(&self.processes);
         if processes
@@ -96,11 +103,7 @@ impl Session {
         let started = self.call_on(&connection, Purpose::Regular, None, "process/start", params, None);
         match &started {
             Err(_) => self.unregister(state),
-            Ok(_) => {
-                if let Some(registered) = lock(&self.processes).get_mut(state.process_id()) {
-                    registered.is_started = true;
-                }
-            }
+            Ok(_) => self.mark_started(state.process_id()),
         }
         // It may run all the same; with the connection lost, it is ended on the next.
         let process_id = state.process_id().clone();
