@@ -5,6 +5,7 @@ use crate::files::{FilesError, MissingWatch};
 use crate::protocol::error::RpcError;
 use crate::protocol::files::{FsMissingChangedNotification, FsWatchMissingResponse};
 use crate::protocol::path_uri::RequestPath;
+use crate::sys::thread;
 use log::error;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -75,11 +76,8 @@ impl MissingWatches {
         }
         let new = Arc::new(Watched::new()?);
         let (shared, outbox) = (new.clone(), self.outbox.clone());
-        std::thread::Builder::new()
-            .name("missing-watch".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || shared.run(&outbox))
-            .map_err(FilesError::from)?;
+        let run = Box::new(move || shared.run(&outbox));
+        thread::start("missing-watch", STACK_BYTES, run).map_err(FilesError::from)?;
         *watched = Some(new.clone());
         Ok(new)
     }
