@@ -126,6 +126,7 @@ pub(super) fn size_json(size: TerminalSize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::decode::decode;
     use crate::protocol::environment::EnvInherit;
     use crate::protocol::process::ExecParams;
 
@@ -144,7 +145,7 @@ mod tests {
             include_only: Vec::new(),
         });
         let json = start.params("p", true).unwrap();
-        let params: ExecParams = serde_json::from_slice(&json).unwrap();
+        let params: ExecParams = decode(&json).unwrap();
         assert_eq!(
             (params.process_id.as_str(), params.cwd.as_str()),
             ("p", "file:///a%20b")
@@ -157,7 +158,7 @@ mod tests {
         assert_eq!(params.size.map(|size| (size.rows, size.cols)), Some((5, 6)));
         assert!(params.tty && !params.pipe_stdin && params.ack_output);
         let json = StartOptions::new(["a"]).pipe_stdin().params("p", false).unwrap();
-        let params: ExecParams = serde_json::from_slice(&json).unwrap();
+        let params: ExecParams = decode(&json).unwrap();
         assert!(params.pipe_stdin && !params.tty && !params.ack_output && params.size.is_none());
     }
 }

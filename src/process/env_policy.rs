@@ -32,34 +32,42 @@ pub fn child_environment(
     policy: Option<&EnvPolicy>,
     request: &BTreeMap<String, String>,
 ) -> Vec<(OsString, OsString)> {
-    let mut variables = policy.map_or_else(BTreeMap::new, |policy| apply(policy, server));
-    variables.extend(owned(request));
-    for name in SERVER_ONLY {
-        variables.remove(OsStr::new(name));
+    let mut variables = BTreeMap::new();
+    if let Some(policy) = policy {
+        apply(policy, server, &mut variables);
     }
-    variables.into_iter().collect()
+    variables.extend(owned(request));
+    let is_for_children = |name: &OsStr| !SERVER_ONLY.iter().any(|own| name == *own);
+    variables
+        .into_iter()
+        .filter(|(name, _)| is_for_children(name))
+        .collect()
 }
 
-fn apply(policy: &EnvPolicy, server: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
+fn apply(
+    policy: &EnvPolicy,
+    server: impl IntoIterator<Item = (OsString, OsString)>,
+    variables: &mut BTreeMap<OsString, OsString>,
+) {
     let mut exclude = patterns(&policy.exclude);
     if !policy.ignore_default_excludes {
         exclude.extend(patterns(&SECRETS));
     }
-    let inherited = |name: &OsStr| match policy.inherit {
+    let is_inherited = |name: &OsStr| match policy.inherit {
         EnvInherit::All => true,
         EnvInherit::Core => CORE.iter().any(|core| name == *core),
         EnvInherit::None => false,
     };
-    let mut variables: BTreeMap<OsString, OsString> = server
+    let include = patterns(&policy.include_only);
+    let included = |name: &OsStr| include.is_empty() || matches_any(&include, name);
+    let inherited = server
         .into_iter()
-        .filter(|(name, _)| inherited(name) && !matches_any(&exclude, name))
-        .collect();
-    variables.extend(owned(&policy.set));
-    if !policy.include_only.is_empty() {
-        let include = patterns(&policy.include_only);
-        variables.retain(|name, _| matches_any(&include, name));
+        .filter(|(name, _)| is_inherited(name) && !matches_any(&exclude, name));
+    for (name, value) in inherited.chain(owned(&policy.set)) {
+        if included(&name) {
+            variables.insert(name, value);
+        }
     }
-    variables
 }
 
 fn owned(variables: &BTreeMap<String, String>) -> impl Iterator<Item = (OsString, OsString)> {

@@ -5,7 +5,7 @@ use super::family;
 use super::handle::{Ending, Phase, Process};
 use super::output_log::{Exit, Stream};
 use super::start::{self, StartError, StartSpec, Stdio, Streams};
-use crate::sys::{ioctl, spawn};
+use crate::sys::{ioctl, spawn, thread};
 use log::{debug, error};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -32,11 +32,9 @@ const TERMINAL_REST: usize = 256 * 1024;
 
 /// Starts the thread, which starts the process.
 pub(super) fn launch(process: &Arc<Process>, spec: StartSpec) {
-    let thread = std::thread::Builder::new()
-        .name("supervisor".into())
-        .stack_size(STACK_BYTES);
     let supervised = process.clone();
-    if let Err(source) = thread.spawn(move || live(&supervised, spec)) {
+    let run = Box::new(move || live(&supervised, spec));
+    if let Err(source) = thread::start("supervisor", STACK_BYTES, run) {
         fail(
             process,
             StartError::Resource {

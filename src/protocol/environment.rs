@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::decode::{Decode, DecodeError, Fields, one_of};
+use super::json::Span;
 use super::path_uri::PathUri;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 /// `envPolicy` of `process/start`: how a child's environment is made from the server's.
 ///
 /// All fields are required; without a policy a child gets nothing from the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvPolicy {
     /// What of the server's environment to start from.
@@ -23,8 +25,21 @@ pub struct EnvPolicy {
     pub include_only: Vec<String>,
 }
 
+impl Decode<'_> for EnvPolicy {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct EnvPolicy")?;
+        Ok(Self {
+            inherit: fields.required("inherit")?,
+            ignore_default_excludes: fields.required("ignoreDefaultExcludes")?,
+            exclude: fields.required("exclude")?,
+            set: fields.required("set")?,
+            include_only: fields.required("includeOnly")?,
+        })
+    }
+}
+
 /// `inherit` of [`EnvPolicy`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EnvInherit {
     /// What nearly every program needs: the search path, the user, the locale.
@@ -33,6 +48,12 @@ pub enum EnvInherit {
     All,
     /// Nothing.
     None,
+}
+
+impl Decode<'_> for EnvInherit {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        one_of(value, &[("core", Self::Core), ("all", Self::All), ("none", Self::None)])
+    }
 }
 
 /// The result of `environment/info`, and part of that of `initialize`: where the commands will run.
@@ -72,7 +93,7 @@ pub struct EnvironmentStatus {
 }
 
 /// Params of `environmentConfig/read`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentConfigParams {
     /// Where configuration would be looked for; it need not exist.
@@ -81,6 +102,17 @@ pub struct EnvironmentConfigParams {
     pub config_paths: Vec<Vec<String>>,
     /// Which keys of requirement files are wanted.
     pub requirements_paths: Vec<Vec<String>>,
+}
+
+impl Decode<'_> for EnvironmentConfigParams {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct EnvironmentConfigParams")?;
+        Ok(Self {
+            cwd: fields.required("cwd")?,
+            config_paths: fields.required("configPaths")?,
+            requirements_paths: fields.required("requirementsPaths")?,
+        })
+    }
 }
 
 /// Result of `environmentConfig/read`. There is no configuration of Codex on this side.
@@ -120,6 +152,7 @@ pub struct ShellInfo {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decode::decode;
     use super::*;
 
     const FULL: &str =
@@ -127,11 +160,11 @@ mod tests {
 
     #[test]
     fn a_policy_has_the_names_of_the_wire() {
-        let policy: EnvPolicy = serde_json::from_str(FULL).unwrap();
+        let policy: EnvPolicy = decode(FULL.as_bytes()).unwrap();
         assert_eq!(policy.inherit, EnvInherit::Core);
         assert_eq!(serde_json::to_string(&policy).unwrap(), FULL);
         let more = FULL.replace("{\"inherit", "{\"more\":1,\"inherit");
-        assert_eq!(serde_json::from_str::<EnvPolicy>(&more).unwrap(), policy);
+        assert_eq!(decode::<EnvPolicy>(more.as_bytes()).unwrap(), policy);
     }
 
     #[test]
@@ -140,10 +173,10 @@ mod tests {
         for name in whole.as_object().unwrap().keys() {
             let mut part = whole.clone();
             part.as_object_mut().unwrap().remove(name);
-            let error = serde_json::from_value::<EnvPolicy>(part).unwrap_err();
+            let error = decode::<EnvPolicy>(part.to_string().as_bytes()).unwrap_err();
             assert_eq!(error.to_string(), format!("missing field `{name}`"));
         }
-        let error = serde_json::from_str::<EnvPolicy>(&FULL.replace("core", "Core")).unwrap_err();
+        let error = decode::<EnvPolicy>(FULL.replace("core", "Core").as_bytes()).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -1,5 +1,6 @@
 //! The error object of a JSON-RPC answer, and its codes.
 
+use super::decode::DecodeError;
 use serde::{Deserialize, Serialize};
 
 /// The message is malformed, or the call does not fit the state (not initialized, unknown
@@ -79,58 +80,19 @@ impl RpcError {
     pub fn session_attached(message: impl Into<String>) -> Self {
         Self::new(SESSION_ATTACHED, message)
     }
-
-    /// [`INVALID_PARAMS`] with serde's own words, but without the position: it would count
-    /// from the start of `params`, which the client cannot see.
-    pub fn invalid_params_from(error: serde_json::Error) -> Self {
-        Self::invalid_params(without_position(&error))
-    }
 }
 
-/// The text of `error` without its trailing ` at line N column M`.
-pub(crate) fn without_position(error: &serde_json::Error) -> String {
-    let mut text = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    if let Some(bare) = text.strip_suffix(&position) {
-        text.truncate(bare.len());
+impl From<DecodeError> for RpcError {
+    /// [`INVALID_PARAMS`]
+    #[cold]
+    fn from(error: DecodeError) -> RpcError {
+        RpcError::invalid_params(error.0)
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_position_of_a_decoding_error_is_dropped() {
-        #[derive(Debug, Deserialize)]
-        struct Params {
-            #[allow(dead_code)]
-            name: String,
-        }
-        for (params, text) in [
-            ("{}", "missing field `name`"),
-            ("null", "invalid type: null, expected struct Params"),
-            ("{\n\"name\":5}", "invalid type: integer `5`, expected a string"),
-            (
-                "{\"name\":\" at line 1 column 2\", \"name\":1}",
-                "duplicate field `name`",
-            ),
-        ] {
-            let error = serde_json::from_str::<Params>(params).unwrap_err();
-            let error = RpcError::invalid_params_from(error);
-            assert_eq!((error.code, error.message.as_str()), (-32602, text));
-        }
-    }
-
-    #[test]
-    fn an_error_without_a_position_keeps_its_text() {
-        let error = serde_json::from_value::<u8>(serde_json::json!("x")).unwrap_err();
-        assert_eq!(
-            RpcError::invalid_params_from(error).message,
-            "invalid type: string \"x\", expected u8"
-        );
-    }
 
     #[test]
     fn data_is_absent_unless_given() {

@@ -42,6 +42,22 @@ pub(crate) struct Span<'a> {
     pub(crate) raw: &'a [u8],
 }
 
+impl<'a> Span<'a> {
+    /// The value that is all of `text`, which was checked before.
+    pub(crate) fn of_checked(text: &'a [u8]) -> Span<'a> {
+        let text = text.trim_ascii();
+        let kind = match text.first() {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::Array,
+            Some(b'"') => Kind::String,
+            Some(b't' | b'f') => Kind::Bool,
+            Some(b'n') | None => Kind::Null,
+            Some(_) => Kind::Number,
+        };
+        Span { kind, raw: text }
+    }
+}
+
 /// A string that has been checked.
 enum Content<'a> {
     /// What is between the quotes.
@@ -124,11 +140,11 @@ impl<'a> Scanner<'a> {
         let kind = match first {
             None => return Err(self.error_ahead(Fault::EofInValue)),
             Some(b'{') => {
-                self.object(|_, _| ())?;
+                self.object(&mut |_, _| ())?;
                 Kind::Object
             }
             Some(b'[') => {
-                self.array()?;
+                self.array(&mut |_| ())?;
                 Kind::Array
             }
             Some(b'"') => {
@@ -153,7 +169,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads an object, of which the opening brace is next, and reports its members in order.
-    pub(crate) fn object(&mut self, mut member: impl FnMut(&str, Span<'a>)) -> Result<(), JsonError> {
+    pub(crate) fn object(&mut self, member: &mut dyn FnMut(&Cow<'a, str>, Span<'a>)) -> Result<(), JsonError> {
         self.open()?;
         let first_key = self.keys.len();
         loop {
@@ -236,7 +252,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn array(&mut self) -> Result<(), JsonError> {
+    /// Reads an array, of which the opening bracket is next, and reports its items in order.
+    pub(crate) fn array(&mut self, item: &mut dyn FnMut(Span<'a>)) -> Result<(), JsonError> {
         self.open()?;
         let mut first = true;
         loop {
@@ -254,7 +271,7 @@ impl<'a> Scanner<'a> {
                 }
                 Some(_) => return Err(self.error_ahead(Fault::ExpectedListCommaOrEnd)),
             }
-            self.value()?;
+            item(self.value()?);
         }
         self.at += 1;
         self.depth -= 1;

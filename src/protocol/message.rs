@@ -9,10 +9,9 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::decode::{Decode, DecodeError, Fields};
 pub use super::error::RpcError;
-use super::error::without_position;
 pub use super::json::{Bulk, JsonError};
 use super::json::{Kind, Scanner, Span};
 
@@ -131,9 +130,9 @@ pub enum MessageError {
     /// A member without which the object is no message.
     #[error("missing field `{0}`")]
     Missing(&'static str),
-    /// A member of the wrong type, in serde's words.
-    #[error("{0}")]
-    Member(String),
+    /// A member of the wrong type.
+    #[error(transparent)]
+    Member(#[from] DecodeError),
 }
 
 /// Checks `text`, all of it, and says what it is.
@@ -155,7 +154,7 @@ pub fn parse_with_bulk<'a>(
     let mut scanner = Scanner::new(text, base64, *limits);
     let mut members = Members::default();
     if scanner.peek() == Some(b'{') {
-        scanner.object(|key, value| members.keep(key, value))?;
+        scanner.object(&mut |key, value| members.keep(key, value))?;
         scanner.finish()?;
         let content = members.params.or(members.result);
         let content = content.map_or(0..0, |content| address_range(content.raw));
@@ -208,14 +207,14 @@ impl<'a> Members<'a> {
         match (self.method, self.id, self.result) {
             (Some(method), Some(id), _) => {
                 let id = RequestId::from_span(id)?;
-                let method = method_name(method)?;
+                let method = Cow::decode(method)?;
                 if let Some(trace) = self.trace {
                     check_trace(trace)?;
                 }
                 Ok(Message::Request { id, method, params })
             }
             (Some(method), None, _) => Ok(Message::Notification {
-                method: method_name(method)?,
+                method: Cow::decode(method)?,
                 params,
             }),
             (None, Some(id), Some(result)) => Ok(Message::Response {
@@ -224,7 +223,7 @@ impl<'a> Members<'a> {
             }),
             (None, id, _) => {
                 if let Some(error) = self.error {
-                    decode::<ErrorBody>(error.raw)?;
+                    check_error(error)?;
                 }
                 let id = id.map(RequestId::from_span).transpose()?;
                 let error = self.error.ok_or(MessageError::Missing("error"))?;
@@ -237,45 +236,23 @@ impl<'a> Members<'a> {
     }
 }
 
-fn method_name(method: Span<'_>) -> Result<Cow<'_, str>, MessageError> {
-    match std::str::from_utf8(method.raw) {
-        Ok(text) if method.kind == Kind::String && !text.contains('\\') => Ok(Cow::Borrowed(&text[1..text.len() - 1])),
-        _ => decode(method.raw).map(Cow::Owned),
-    }
-}
-
 /// `trace` has no use here, but a client that gets it wrong is told so.
-fn check_trace(trace: Span<'_>) -> Result<(), MessageError> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct W3cTraceContext {
-        #[serde(default, rename = "traceparent")]
-        _traceparent: Option<String>,
-        #[serde(default, rename = "tracestate")]
-        _tracestate: Option<String>,
+fn check_trace(trace: Span<'_>) -> Result<(), DecodeError> {
+    if trace.kind == Kind::Null {
+        return Ok(());
     }
-    match trace.kind {
-        Kind::Null => Ok(()),
-        Kind::Array => Err(MessageError::Member(
-            "invalid type: sequence, expected struct W3cTraceContext".to_owned(),
-        )),
-        _ => decode::<W3cTraceContext>(trace.raw).map(drop),
-    }
+    let fields = Fields::of(trace, "struct W3cTraceContext")?;
+    fields.optional::<Cow<'_, str>>("traceparent")?;
+    fields.optional::<Cow<'_, str>>("tracestate")?;
+    Ok(())
 }
 
-#[derive(serde::Deserialize)]
-#[serde(expecting = "struct JSONRPCErrorError")]
-struct ErrorBody {
-    #[serde(rename = "code")]
-    _code: i64,
-    #[serde(rename = "message")]
-    _message: String,
-    #[serde(default, rename = "data")]
-    _data: Option<IgnoredAny>,
-}
-
-fn decode<T: DeserializeOwned>(raw: &[u8]) -> Result<T, MessageError> {
-    serde_json::from_slice(raw).map_err(|error| MessageError::Member(without_position(&error)))
+/// The same for an error that a client answers with.
+fn check_error(error: Span<'_>) -> Result<(), DecodeError> {
+    let fields = Fields::of(error, "struct JSONRPCErrorError")?;
+    fields.required::<i64>("code")?;
+    fields.required::<Cow<'_, str>>("message")?;
+    Ok(())
 }
 
 /// Appends the answer to a request that succeeded.

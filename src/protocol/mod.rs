@@ -2,10 +2,11 @@
 
 pub mod base64_run;
 pub mod bytes;
+pub mod decode;
 pub mod environment;
 pub mod error;
 pub mod files;
-mod json;
+pub(crate) mod json;
 pub mod message;
 pub mod path_uri;
 pub mod process;

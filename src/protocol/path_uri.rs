@@ -5,6 +5,9 @@
 //! escape stands for itself. It also takes a plain absolute path, which that server refuses. Whatever
 //! comes out is absolute and has neither `.` nor `..` in it, nor a slash at its end.
 
+use super::decode::{Decode, DecodeError};
+use super::json::Span;
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -66,9 +69,21 @@ impl<'de> Deserialize<'de> for PathUri {
     }
 }
 
+impl Decode<'_> for PathUri {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        Ok(Self(parse(&Cow::decode(value)?)?))
+    }
+}
+
+impl From<PathUriError> for DecodeError {
+    fn from(error: PathUriError) -> DecodeError {
+        DecodeError(error.message)
+    }
+}
+
 /// A path in the params of a request.
 ///
-/// A text that is no path URI fails to deserialize. One that names a path of another host or system is
+/// A text that is no path URI cannot be decoded. One that names a path of another host or system is
 /// kept until [`native`](Self::native) is asked for, because it gets another class of answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPath(Result<PathBuf, PathUriError>);
@@ -98,11 +113,10 @@ impl Serialize for RequestPath {
     }
 }
 
-impl<'de> Deserialize<'de> for RequestPath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match parse(&text) {
-            Err(error) if error.kind == PathUriErrorKind::InvalidParams => Err(de::Error::custom(error)),
+impl Decode<'_> for RequestPath {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        match parse(&Cow::decode(value)?) {
+            Err(error) if error.kind == PathUriErrorKind::InvalidParams => Err(error.into()),
             other => Ok(Self(other)),
         }
     }
@@ -321,6 +335,7 @@ fn without_dots(path: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decode::decode;
     use super::*;
     use std::ffi::OsStr;
 
@@ -489,10 +504,10 @@ mod tests {
 
     #[test]
     fn a_foreign_path_is_kept_until_it_is_used() {
-        let foreign: RequestPath = serde_json::from_str("\"file://server/x\"").unwrap();
+        let foreign: RequestPath = decode(b"\"file://server/x\"").unwrap();
         assert_eq!(foreign.native().unwrap_err().kind, PathUriErrorKind::InvalidRequest);
-        assert!(serde_json::from_str::<RequestPath>("\"x\"").is_err());
-        let own: RequestPath = serde_json::from_str("\"file:///x\"").unwrap();
+        assert!(decode::<RequestPath>(b"\"x\"").is_err());
+        let own: RequestPath = decode(b"\"file:///x\"").unwrap();
         assert_eq!(own.native(), Ok(Path::new("/x")));
     }
 }

@@ -1,27 +1,37 @@
 //! `initialize` and the `process/*` methods.
 
+use super::decode::{Decode, DecodeError, Fields, one_of};
 use super::environment::{EnvPolicy, EnvironmentInfo};
+use super::json::Span;
 use super::sandbox::Sandbox;
+use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Params of `initialize`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct InitializeParams {
     /// Who is calling; for the log.
     pub client_name: String,
     /// The session to take up again after a lost connection.
-    #[serde(default)]
     pub resume_session_id: Option<String>,
     /// Whether `process/signal` takes more than `interrupt`, which is all that Codex's exec-server knows.
-    #[serde(default)]
     pub extended_signals: bool,
     /// Whether all processes are started with `ackOutput`.
-    #[serde(default)]
     pub ack_output: bool,
+}
+
+impl Decode<'_> for InitializeParams {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct InitializeParams")?;
+        Ok(Self {
+            client_name: fields.required("clientName")?,
+            resume_session_id: fields.optional("resumeSessionId")?,
+            extended_signals: fields.or_default("extendedSignals")?,
+            ack_output: fields.or_default("ackOutput")?,
+        })
+    }
 }
 
 /// Result of `initialize`.
@@ -37,8 +47,7 @@ pub struct InitializeResponse<'a> {
 }
 
 /// Params of `process/start`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct ExecParams {
     /// The client's name for the process.
     pub process_id: String,
@@ -49,40 +58,63 @@ pub struct ExecParams {
     /// The environment, or what is laid over what `env_policy` lets through.
     pub env: BTreeMap<String, String>,
     /// What of the server's environment the process inherits; nothing if absent.
-    #[serde(default)]
     pub env_policy: Option<EnvPolicy>,
     /// Whether it gets a terminal.
     pub tty: bool,
     /// The terminal's size.
-    #[serde(default)]
     pub size: Option<TerminalSize>,
     /// Whether it gets a pipe for input.
-    #[serde(default)]
     pub pipe_stdin: bool,
     /// What it sees as `argv[0]`.
-    #[serde(default)]
     pub arg0: Option<String>,
     /// Whether the client tells with `process/ack` what it has done with.
-    #[serde(default)]
     pub ack_output: bool,
     /// What it may do.
-    #[serde(default)]
-    pub sandbox: Option<Sandbox>,
+    pub sandbox: Option<Box<Sandbox>>,
     /// Whether it must not reach the network but through a managed proxy.
-    #[serde(default)]
     pub enforce_managed_network: bool,
     /// A proxy to be started for it.
-    #[serde(default)]
     pub network_proxy: Option<IgnoredAny>,
 }
 
+impl Decode<'_> for ExecParams {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct ExecParams")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            argv: fields.required("argv")?,
+            cwd: fields.required("cwd")?,
+            env: fields.required("env")?,
+            env_policy: fields.optional("envPolicy")?,
+            tty: fields.required("tty")?,
+            size: fields.optional("size")?,
+            pipe_stdin: fields.or_default("pipeStdin")?,
+            arg0: fields.optional("arg0")?,
+            ack_output: fields.or_default("ackOutput")?,
+            sandbox: fields.optional("sandbox")?,
+            enforce_managed_network: fields.or_default("enforceManagedNetwork")?,
+            network_proxy: fields.optional("networkProxy")?,
+        })
+    }
+}
+
 /// The size of a terminal, in character cells; both at least 1.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct TerminalSize {
     /// Lines.
     pub rows: u16,
     /// Characters a line.
     pub cols: u16,
+}
+
+impl Decode<'_> for TerminalSize {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct TerminalSize")?;
+        Ok(Self {
+            rows: fields.required("rows")?,
+            cols: fields.required("cols")?,
+        })
+    }
 }
 
 /// Result of `process/start`.
@@ -96,50 +128,72 @@ pub struct ExecResponse<'a> {
 }
 
 /// Params of `process/ack`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct AckParams<'a> {
     /// Which process.
-    #[serde(borrow)]
     pub process_id: Cow<'a, str>,
     /// The client has done with all events up to this one.
     pub seq: u64,
 }
 
+impl<'a> Decode<'a> for AckParams<'a> {
+    fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct AckParams")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            seq: fields.required("seq")?,
+        })
+    }
+}
+
 /// Params of `process/read`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct ReadParams<'a> {
     /// Which process.
-    #[serde(borrow)]
     pub process_id: Cow<'a, str>,
     /// Output with higher sequence numbers is wanted.
-    #[serde(default)]
     pub after_seq: Option<u64>,
     /// How much output at most; the first chunk is always whole.
-    #[serde(default)]
     pub max_bytes: Option<usize>,
     /// How long to wait for something to happen, in milliseconds.
-    #[serde(default)]
     pub wait_ms: Option<u64>,
 }
 
+impl<'a> Decode<'a> for ReadParams<'a> {
+    fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct ReadParams")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            after_seq: fields.optional("afterSeq")?,
+            max_bytes: fields.optional("maxBytes")?,
+            wait_ms: fields.optional("waitMs")?,
+        })
+    }
+}
+
 /// Params of `process/write`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct WriteParams<'a> {
     /// Which process.
-    #[serde(borrow)]
     pub process_id: Cow<'a, str>,
     /// The input, in base64.
-    #[serde(borrow, default)]
     pub chunk: Option<Cow<'a, str>>,
     /// Tells a retry from a new write.
-    #[serde(borrow)]
     pub write_id: Cow<'a, str>,
     /// Whether the input ends after this.
-    #[serde(default)]
     pub close_stdin: bool,
+}
+
+impl<'a> Decode<'a> for WriteParams<'a> {
+    fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct WriteParams")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            chunk: fields.optional("chunk")?,
+            write_id: fields.required("writeId")?,
+            close_stdin: fields.or_default("closeStdin")?,
+        })
+    }
 }
 
 /// Result of `process/write`.
@@ -155,19 +209,26 @@ pub enum WriteResponse {
 }
 
 /// Params of methods that only name a process.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct SignalParams<'a> {
     /// Which process.
-    #[serde(borrow)]
     pub process_id: Cow<'a, str>,
     /// Which signal.
     pub signal: ProcessSignal,
 }
 
+impl<'a> Decode<'a> for SignalParams<'a> {
+    fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct SignalParams")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            signal: fields.required("signal")?,
+        })
+    }
+}
+
 /// The signals of `process/signal`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ProcessSignal {
     Interrupt,
@@ -179,16 +240,38 @@ pub enum ProcessSignal {
     Terminate,
 }
 
+impl Decode<'_> for ProcessSignal {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let signals = [
+            ("interrupt", Self::Interrupt),
+            ("hangup", Self::Hangup),
+            ("quit", Self::Quit),
+            ("kill", Self::Kill),
+            ("usr1", Self::Usr1),
+            ("usr2", Self::Usr2),
+            ("terminate", Self::Terminate),
+        ];
+        one_of(value, &signals)
+    }
+}
+
 /// Params of `process/terminate`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct TerminateParams<'a> {
     /// Which process.
-    #[serde(borrow)]
     pub process_id: Cow<'a, str>,
     /// How long it may go on after SIGTERM before it is killed, in milliseconds; 0 kills at once.
-    #[serde(default)]
     pub grace_ms: Option<u64>,
+}
+
+impl<'a> Decode<'a> for TerminateParams<'a> {
+    fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct TerminateParams")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            grace_ms: fields.optional("graceMs")?,
+        })
+    }
 }
 
 /// Result of `process/terminate`.
@@ -199,18 +282,26 @@ pub struct TerminateResponse {
 }
 
 /// The result of methods that have none: `{}`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Nothing {}
 
 /// Params of `process/resize`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct ResizeParams<'a> {
     /// Which process.
-    #[serde(borrow)]
     pub process_id: Cow<'a, str>,
     /// The new size.
     pub size: TerminalSize,
+}
+
+impl<'a> Decode<'a> for ResizeParams<'a> {
+    fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct ResizeParams")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            size: fields.required("size")?,
+        })
+    }
 }
 
 /// Result of `process/list`.

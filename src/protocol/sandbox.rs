@@ -1,49 +1,73 @@
 //! The `sandbox` object of `process/start` and the `fs/*` methods: what a command or call may do.
 
+use super::decode::{Decode, DecodeError, Fields, one_of, unknown_variant};
+use super::json::Span;
 use super::path_uri::RequestPath;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::num::NonZeroUsize;
 
 /// What may be done, and what the places in it are relative to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sandbox {
     /// What may be done.
     pub permissions: Permissions,
     /// What relative patterns count from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<RequestPath>,
     /// What `project_roots` stands for.
-    #[serde(default)]
     pub workspace_roots: Vec<RequestPath>,
     /// If there, its fields count and not the two above.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_context: Option<PolicyContext>,
     /// The user's home directory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_home_dir: Option<RequestPath>,
     /// What `tmpdir` stands for.
-    #[serde(default)]
     pub temporary_directories: Vec<RequestPath>,
     /// Clients always say it; it means nothing here.
     pub windows_sandbox_level: WindowsSandboxLevel,
 }
 
+impl Decode<'_> for Sandbox {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct Sandbox")?;
+        Ok(Self {
+            permissions: fields.required("permissions")?,
+            cwd: fields.optional("cwd")?,
+            workspace_roots: fields.or_default("workspaceRoots")?,
+            policy_context: fields.optional("policyContext")?,
+            user_home_dir: fields.optional("userHomeDir")?,
+            temporary_directories: fields.or_default("temporaryDirectories")?,
+            windows_sandbox_level: fields.required("windowsSandboxLevel")?,
+        })
+    }
+}
+
 /// Where a policy counts from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyContext {
     /// What relative patterns count from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<RequestPath>,
     /// What `project_roots` stands for.
-    #[serde(default)]
     pub workspace_roots: Vec<RequestPath>,
 }
 
+impl Decode<'_> for PolicyContext {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct PolicyContext")?;
+        Ok(Self {
+            cwd: fields.optional("cwd")?,
+            workspace_roots: fields.or_default("workspaceRoots")?,
+        })
+    }
+}
+
 /// Who keeps the rules.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "wire::Permissions", tag = "type", rename_all = "snake_case")]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Permissions {
     /// The server.
     Managed {
@@ -61,9 +85,26 @@ pub enum Permissions {
     },
 }
 
+impl Decode<'_> for Permissions {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct Permissions")?;
+        Ok(match fields.word("type")?.as_ref() {
+            "managed" => Self::Managed {
+                file_system: fields.required("file_system")?,
+                network: fields.required("network")?,
+            },
+            "disabled" => Self::Disabled,
+            "external" => Self::External {
+                network: fields.required("network")?,
+            },
+            other => return Err(unknown_variant(other, &["managed", "disabled", "external"])),
+        })
+    }
+}
+
 /// Which files may be touched.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "wire::FileSystemPolicy", tag = "type", rename_all = "snake_case")]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum FileSystemPolicy {
     /// All.
     Unrestricted,
@@ -77,29 +118,60 @@ pub enum FileSystemPolicy {
     },
 }
 
+impl Decode<'_> for FileSystemPolicy {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FileSystemPolicy")?;
+        Ok(match fields.word("type")?.as_ref() {
+            "unrestricted" => Self::Unrestricted,
+            "restricted" => Self::Restricted {
+                entries: fields.required("entries")?,
+                glob_scan_max_depth: fields.optional("glob_scan_max_depth")?,
+            },
+            other => return Err(unknown_variant(other, &["unrestricted", "restricted"])),
+        })
+    }
+}
+
 /// What holds at a place and below.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct FileSystemEntry {
     /// Where.
     pub path: FileSystemPath,
     /// What.
     pub access: Access,
     /// What to do where there is no such path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub missing_path_behavior: Option<MissingPath>,
 }
 
+impl Decode<'_> for FileSystemEntry {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FileSystemEntry")?;
+        Ok(Self {
+            path: fields.required("path")?,
+            access: fields.required("access")?,
+            missing_path_behavior: fields.optional("missing_path_behavior")?,
+        })
+    }
+}
+
 /// What to do about a path that does not exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingPath {
     /// The entry does not count.
     Skip,
 }
 
+impl Decode<'_> for MissingPath {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        one_of(value, &[("skip", Self::Skip)])
+    }
+}
+
 /// A place or several.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "wire::FileSystemPath", tag = "type", rename_all = "snake_case")]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum FileSystemPath {
     /// One.
     Path {
@@ -118,9 +190,27 @@ pub enum FileSystemPath {
     },
 }
 
+impl Decode<'_> for FileSystemPath {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FileSystemPath")?;
+        Ok(match fields.word("type")?.as_ref() {
+            "path" => Self::Path {
+                path: fields.required("path")?,
+            },
+            "glob_pattern" => Self::GlobPattern {
+                pattern: fields.required("pattern")?,
+            },
+            "special" => Self::Special {
+                value: fields.required("value")?,
+            },
+            other => return Err(unknown_variant(other, &["path", "glob_pattern", "special"])),
+        })
+    }
+}
+
 /// Places that have names of their own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "wire::SpecialPath", tag = "kind", rename_all = "snake_case")]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SpecialPath {
     /// `/`
     Root,
@@ -140,8 +230,36 @@ pub enum SpecialPath {
     Unknown {},
 }
 
+impl Decode<'_> for SpecialPath {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct SpecialPath")?;
+        Ok(match fields.word("kind")?.as_ref() {
+            "root" => Self::Root,
+            "minimal" => Self::Minimal,
+            "project_roots" | "current_working_directory" => Self::ProjectRoots {
+                subpath: fields.optional("subpath")?,
+            },
+            "tmpdir" => Self::Tmpdir,
+            "slash_tmp" => Self::SlashTmp,
+            "unknown" => Self::Unknown {},
+            other => {
+                let known = [
+                    "root",
+                    "minimal",
+                    "current_working_directory",
+                    "project_roots",
+                    "tmpdir",
+                    "slash_tmp",
+                    "unknown",
+                ];
+                return Err(unknown_variant(other, &known));
+            }
+        })
+    }
+}
+
 /// What may be done at a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     /// Look.
@@ -149,12 +267,23 @@ pub enum Access {
     /// Look and change.
     Write,
     /// Nothing.
-    #[serde(alias = "none")]
     Deny,
 }
 
+impl Decode<'_> for Access {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let access = [
+            ("read", Self::Read),
+            ("write", Self::Write),
+            ("deny", Self::Deny),
+            ("none", Self::Deny),
+        ];
+        one_of(value, &access)
+    }
+}
+
 /// Whether the network may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPolicy {
     /// Not.
@@ -163,8 +292,14 @@ pub enum NetworkPolicy {
     Enabled,
 }
 
+impl Decode<'_> for NetworkPolicy {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        one_of(value, &[("restricted", Self::Restricted), ("enabled", Self::Enabled)])
+    }
+}
+
 /// How hard a Windows host tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum WindowsSandboxLevel {
@@ -174,147 +309,14 @@ pub enum WindowsSandboxLevel {
     Mxc,
 }
 
-/// The tagged objects with all their fields in one, checked afterwards: what a tag derives by itself keeps the whole
-/// object in an intermediate form first, at five times the code.
-mod wire {
-    use super::{FileSystemEntry, NetworkPolicy, NonZeroUsize, RequestPath};
-    use serde::Deserialize;
-
-    fn need<T>(field: Option<T>, name: &str) -> Result<T, String> {
-        field.ok_or_else(|| format!("missing field `{name}`"))
-    }
-
-    #[derive(Deserialize)]
-    pub(super) struct Permissions {
-        r#type: PermissionsType,
-        #[serde(default)]
-        file_system: Option<super::FileSystemPolicy>,
-        #[serde(default)]
-        network: Option<NetworkPolicy>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum PermissionsType {
-        Managed,
-        Disabled,
-        External,
-    }
-
-    impl TryFrom<Permissions> for super::Permissions {
-        type Error = String;
-
-        fn try_from(wire: Permissions) -> Result<super::Permissions, String> {
-            Ok(match wire.r#type {
-                PermissionsType::Disabled => super::Permissions::Disabled,
-                PermissionsType::External => super::Permissions::External {
-                    network: need(wire.network, "network")?,
-                },
-                PermissionsType::Managed => super::Permissions::Managed {
-                    file_system: need(wire.file_system, "file_system")?,
-                    network: need(wire.network, "network")?,
-                },
-            })
-        }
-    }
-
-    #[derive(Deserialize)]
-    pub(super) struct FileSystemPolicy {
-        r#type: FileSystemPolicyType,
-        #[serde(default)]
-        entries: Option<Vec<FileSystemEntry>>,
-        #[serde(default)]
-        glob_scan_max_depth: Option<NonZeroUsize>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum FileSystemPolicyType {
-        Unrestricted,
-        Restricted,
-    }
-
-    impl TryFrom<FileSystemPolicy> for super::FileSystemPolicy {
-        type Error = String;
-
-        fn try_from(wire: FileSystemPolicy) -> Result<super::FileSystemPolicy, String> {
-            Ok(match wire.r#type {
-                FileSystemPolicyType::Unrestricted => super::FileSystemPolicy::Unrestricted,
-                FileSystemPolicyType::Restricted => super::FileSystemPolicy::Restricted {
-                    entries: need(wire.entries, "entries")?,
-                    glob_scan_max_depth: wire.glob_scan_max_depth,
-                },
-            })
-        }
-    }
-
-    #[derive(Deserialize)]
-    pub(super) struct FileSystemPath {
-        r#type: FileSystemPathType,
-        #[serde(default)]
-        path: Option<RequestPath>,
-        #[serde(default)]
-        pattern: Option<String>,
-        #[serde(default)]
-        value: Option<super::SpecialPath>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum FileSystemPathType {
-        Path,
-        GlobPattern,
-        Special,
-    }
-
-    impl TryFrom<FileSystemPath> for super::FileSystemPath {
-        type Error = String;
-
-        fn try_from(wire: FileSystemPath) -> Result<super::FileSystemPath, String> {
-            use super::FileSystemPath::{GlobPattern, Path, Special};
-            Ok(match wire.r#type {
-                FileSystemPathType::Path => Path {
-                    path: need(wire.path, "path")?,
-                },
-                FileSystemPathType::GlobPattern => GlobPattern {
-                    pattern: need(wire.pattern, "pattern")?,
-                },
-                FileSystemPathType::Special => Special {
-                    value: need(wire.value, "value")?,
-                },
-            })
-        }
-    }
-
-    #[derive(Deserialize)]
-    pub(super) struct SpecialPath {
-        kind: SpecialPathKind,
-        #[serde(default)]
-        subpath: Option<String>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum SpecialPathKind {
-        Root,
-        Minimal,
-        #[serde(alias = "current_working_directory")]
-        ProjectRoots,
-        Tmpdir,
-        SlashTmp,
-        Unknown,
-    }
-
-    impl From<SpecialPath> for super::SpecialPath {
-        fn from(wire: SpecialPath) -> super::SpecialPath {
-            match wire.kind {
-                SpecialPathKind::Root => super::SpecialPath::Root,
-                SpecialPathKind::Minimal => super::SpecialPath::Minimal,
-                SpecialPathKind::ProjectRoots => super::SpecialPath::ProjectRoots { subpath: wire.subpath },
-                SpecialPathKind::Tmpdir => super::SpecialPath::Tmpdir,
-                SpecialPathKind::SlashTmp => super::SpecialPath::SlashTmp,
-                SpecialPathKind::Unknown => super::SpecialPath::Unknown {},
-            }
-        }
+impl Decode<'_> for WindowsSandboxLevel {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let levels = [
+            ("disabled", Self::Disabled),
+            ("restricted-token", Self::RestrictedToken),
+            ("elevated", Self::Elevated),
+            ("mxc", Self::Mxc),
+        ];
+        one_of(value, &levels)
     }
 }

@@ -11,6 +11,7 @@ use super::{Present, Server};
 use crate::process::Audience;
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, Message, RequestId};
+use crate::sys::thread;
 use crate::transport::memory::{ServerEnd, ToServer};
 use crate::transport::stdio::LineSource;
 use crate::transport::{Ended, Framing, Incoming, Source};
@@ -287,9 +288,5 @@ impl Reader {
 }
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .stack_size(STACK_BYTES)
-        .spawn(run)
-        .map(drop)
+    thread::start(name, STACK_BYTES, Box::new(run)).map(drop)
 }

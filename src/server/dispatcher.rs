@@ -8,12 +8,12 @@ use super::outbox::{Outbox, Responder};
 use super::params::Params;
 use super::session::{ResumeError, Session};
 use super::{Server, process_calls};
+use crate::protocol::decode::{self, Decode};
 use crate::protocol::environment::{EnvironmentConfigParams, EnvironmentStatus};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::RequestId;
 use crate::protocol::process::{InitializeParams, InitializeResponse};
 use log::info;
-use serde::Deserialize;
 use std::sync::Arc;
 
 /// The version that the first wire calls itself.
@@ -250,16 +250,14 @@ impl Context {
 pub(super) type Call = fn(&Context, Responder, Params);
 
 /// Decodes parameters.
-pub(super) fn decode<'a, T: Deserialize<'a>>(params: &'a Params) -> Result<T, RpcError> {
-    serde_json::from_slice(params.as_json()).map_err(RpcError::invalid_params_from)
+pub(super) fn decode<'a, T: Decode<'a>>(params: &'a Params) -> Result<T, RpcError> {
+    Ok(decode::decode(params.as_json())?)
 }
 
 /// Checks that there are no parameters; an empty object is as good as none.
 fn decode_none(params: &Params) -> Result<(), RpcError> {
-    #[derive(Deserialize)]
-    struct Empty {}
-    match decode::<Empty>(params) {
-        Ok(Empty {}) if params.as_json().starts_with(b"{") => Ok(()),
+    match params.as_json() {
+        [b'{', ..] => Ok(()),
         _ => decode::<()>(params),
     }
 }

@@ -1,130 +1,79 @@
 //! What each `fs/*` method does, and what it touches.
 
 use super::answer_text::AnswerText;
-use super::dispatcher::decode;
-use super::missing_watch::MissingWatches;
+use super::missing_watch::{MissingPaths, MissingWatches};
 use super::outbox::Responder;
 use super::params::Params;
 use super::path_order::Touch;
 use super::sandbox;
 use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Links, Patience, RemoveOptions, Replaced};
+use crate::protocol::decode::Fields;
 use crate::protocol::error::{self, ErrorData, RpcError};
-use crate::protocol::files::{
-    FsCanonicalizeParams, FsCanonicalizeResponse, FsCloseParams, FsCopyParams, FsCopyResponse, FsCreateDirectoryParams,
-    FsGetMetadataParams, FsOpenParams, FsOpenResponse, FsReadBlockParams, FsReadDirectoryParams, FsReadFileParams,
-    FsRemoveParams, FsWalkParams, FsWatchMissingParams, FsWriteBlockParams, FsWriteFileParams,
-};
+use crate::protocol::files::{FsCanonicalizeResponse, FsCopyResponse, FsOpenMode, FsOpenResponse, FsWalkOptions};
 use crate::protocol::path_uri::{PathUri, PathUriError, PathUriErrorKind, RequestPath};
 use crate::protocol::sandbox::Sandbox;
 use crate::transport::large_memory::LargeMemory;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// One method: its name, whether it may change what it touches, and what it does.
+/// One method.
 pub(super) struct Method {
     name: &'static str,
+    /// What its parameters are called when they are no object.
+    params: &'static str,
+    /// Whether it may change what it touches.
     writes: bool,
     run: Run,
 }
 
 /// What a method does.
-#[derive(Clone, Copy)]
 enum Run {
     /// It appends its result.
-    Answer(fn(&Call<'_>, &mut AnswerText) -> Result<(), RpcError>),
+    Answer(Answer),
     /// It begins to watch.
     Watch,
 }
 
+type Answer = fn(&Call<'_>, &Fields<'_>, &mut AnswerText) -> Result<(), RpcError>;
+
 const METHODS: [Method; 14] = [
-    Method {
-        name: "fs/getMetadata",
-        writes: false,
-        run: Run::Answer(get_metadata),
-    },
-    Method {
-        name: "fs/readFile",
-        writes: false,
-        run: Run::Answer(read_file),
-    },
-    Method {
-        name: "fs/writeFile",
-        writes: true,
-        run: Run::Answer(write_file),
-    },
-    Method {
-        name: "fs/createDirectory",
-        writes: true,
-        run: Run::Answer(create_directory),
-    },
-    Method {
-        name: "fs/canonicalize",
-        writes: false,
-        run: Run::Answer(canonicalize),
-    },
-    Method {
-        name: "fs/readDirectory",
-        writes: false,
-        run: Run::Answer(read_directory),
-    },
-    Method {
-        name: "fs/walk",
-        writes: false,
-        run: Run::Answer(walk),
-    },
-    Method {
-        name: "fs/remove",
-        writes: true,
-        run: Run::Answer(remove),
-    },
-    Method {
-        name: "fs/copy",
-        writes: true,
-        run: Run::Answer(copy),
-    },
-    Method {
-        name: "fs/open",
-        writes: true,
-        run: Run::Answer(open),
-    },
-    Method {
-        name: "fs/readBlock",
-        writes: false,
-        run: Run::Answer(read_block),
-    },
-    Method {
-        name: "fs/writeBlock",
-        writes: true,
-        run: Run::Answer(write_block),
-    },
-    Method {
-        name: "fs/close",
-        writes: true,
-        run: Run::Answer(close),
-    },
+    reading("fs/getMetadata", "struct FsGetMetadataParams", get_metadata),
+    reading("fs/readFile", "struct FsReadFileParams", read_file),
+    writing("fs/writeFile", "struct FsWriteFileParams", write_file),
+    writing("fs/createDirectory", "struct FsCreateDirectoryParams", create_directory),
+    reading("fs/canonicalize", "struct FsCanonicalizeParams", canonicalize),
+    reading("fs/readDirectory", "struct FsReadDirectoryParams", read_directory),
+    reading("fs/walk", "struct FsWalkParams", walk),
+    writing("fs/remove", "struct FsRemoveParams", remove),
+    writing("fs/copy", "struct FsCopyParams", copy),
+    writing("fs/open", "struct FsOpenParams", open),
+    reading("fs/readBlock", "struct FsReadBlockParams", read_block),
+    writing("fs/writeBlock", "struct FsWriteBlockParams", write_block),
+    writing("fs/close", "struct FsCloseParams", close),
     Method {
         name: "fs/watchMissing",
+        params: "struct FsWatchMissingParams",
         writes: true,
         run: Run::Watch,
     },
 ];
 
-/// What a call touches; any of its parameters may be missing or wrong, which is found when they are decoded in full.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Touched<'a> {
-    #[serde(default)]
-    path: Option<RequestPath>,
-    #[serde(default)]
-    source_path: Option<RequestPath>,
-    #[serde(default)]
-    destination_path: Option<RequestPath>,
-    #[serde(default, borrow)]
-    handle_id: Option<Cow<'a, str>>,
-    #[serde(default)]
-    watch_id: Option<u64>,
+const fn reading(name: &'static str, params: &'static str, answer: Answer) -> Method {
+    Method {
+        name,
+        params,
+        writes: false,
+        run: Run::Answer(answer),
+    }
+}
+
+const fn writing(name: &'static str, params: &'static str, answer: Answer) -> Method {
+    Method {
+        writes: true,
+        ..reading(name, params, answer)
+    }
 }
 
 /// The method of that name.
@@ -132,35 +81,36 @@ pub(super) fn method(name: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.name == name)
 }
 
-/// What a call touches, which is something.
+/// What a call touches, which is something. Parameters that have nothing to do with that are looked at when it is
+/// carried out.
 pub(super) fn touches(method: &Method, params: &Params) -> Result<Vec<Touch>, RpcError> {
-    let touched: Touched<'_> = decode(params)?;
-    let path = |path: Option<RequestPath>, writes| {
-        let touch = |path: &Path| Touch {
-            path: path.to_owned(),
-            writes,
-        };
-        path.map(|path| native(&path).map(touch)).transpose()
-    };
-    let own = |path| Touch {
-        path,
-        writes: method.writes,
-    };
-    let handle = touched.handle_id.map(|id| own(handle_path(&id)));
-    // There is one watch a connection, and each replaces the one before.
-    let watch = touched.watch_id.map(|_| own("watch".into()));
-    let all = [
-        path(touched.path, method.writes)?,
-        path(touched.destination_path, method.writes)?,
-        handle,
-        watch,
-        path(touched.source_path, false)?,
+    let fields = params.fields(method.params)?;
+    let mut touches = Vec::new();
+    let named = [
+        ("path", method.writes),
+        ("destinationPath", method.writes),
+        ("sourcePath", false),
     ];
-    let all: Vec<Touch> = all.into_iter().flatten().collect();
-    if all.is_empty() {
+    for (name, writes) in named {
+        if let Some(path) = fields.optional::<RequestPath>(name)? {
+            let path = native(&path)?.to_owned();
+            touches.push(Touch { path, writes });
+        }
+    }
+    let writes = method.writes;
+    if let Some(id) = fields.optional::<Cow<'_, str>>("handleId")? {
+        let path = handle_path(&id);
+        touches.push(Touch { path, writes });
+    }
+    if fields.optional::<u64>("watchId")?.is_some() {
+        // There is one watch a connection, and each replaces the one before.
+        let path = "watch".into();
+        touches.push(Touch { path, writes });
+    }
+    if touches.is_empty() {
         return Err(RpcError::invalid_params("no path is named"));
     }
-    Ok(all)
+    Ok(touches)
 }
 
 /// Calls on the same handle keep their order too; no file has such a path, since all are absolute.
@@ -186,42 +136,41 @@ impl Method {
     /// Does it and answers. Without permission it only says what is wrong, with the parameters first.
     pub(super) fn carry_out(&self, call: &Call<'_>, responder: Responder) {
         match self.run {
-            Run::Answer(run) => responder.write(|out| run(call, out)),
-            Run::Watch => match call.decode::<FsWatchMissingParams>() {
-                Ok(params) => call.watches.start(&params, responder),
+            Run::Answer(answer) => responder.write(|out| answer(call, &call.params.fields(self.params)?, out)),
+            Run::Watch => match missing_paths(call, self.params) {
+                Ok(paths) => call.watches.start(&paths, responder),
                 Err(error) => responder.fail(&error),
             },
         }
     }
 }
 
-impl<'a> Call<'a> {
-    /// The parameters, if they are right and the call is permitted.
-    fn decode<T: Deserialize<'a>>(&self) -> Result<T, RpcError> {
-        let params = decode(self.params)?;
+impl Call<'_> {
+    /// Whether it is permitted, by the handshake and by the sandbox it names.
+    fn check(&self, fields: &Fields<'_>) -> Result<(), RpcError> {
+        let sandbox = fields.optional::<Sandbox>("sandbox")?;
         self.permitted.clone()?;
-        Ok(params)
-    }
-
-    /// The same for parameters with a sandbox.
-    fn unrestricted<T: Deserialize<'a>>(&self, sandbox: fn(&T) -> Option<&Sandbox>) -> Result<T, RpcError> {
-        let params = self.decode()?;
-        sandbox::check(sandbox(&params))?;
-        Ok(params)
+        sandbox::check(sandbox.as_ref())
     }
 }
 
-fn get_metadata(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsGetMetadataParams = call.unrestricted(|p: &FsGetMetadataParams| p.sandbox.as_ref())?;
-    put(
-        out,
-        &files::metadata(native(&params.path)?, Links::from_follow(params.follow_symlinks))?,
-    )
+/// What is done about links in the path: followed unless the request says otherwise.
+fn links(fields: &Fields<'_>) -> Result<Links, RpcError> {
+    Ok(Links::from_follow(fields.unless_off("followSymlinks")?))
 }
 
-fn read_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsReadFileParams = call.unrestricted(|p: &FsReadFileParams| p.sandbox.as_ref())?;
-    let file = files::open_for_reading(native(&params.path)?, Links::from_follow(params.follow_symlinks))?;
+fn get_metadata(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
+    let links = links(fields)?;
+    call.check(fields)?;
+    put(out, &files::metadata(native(&path)?, links)?)
+}
+
+fn read_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
+    let links = links(fields)?;
+    call.check(fields)?;
+    let file = files::open_for_reading(native(&path)?, links)?;
     out.push(br#"{"dataBase64":""#);
     match file.large_text_len() {
         Some(len) => {
@@ -239,105 +188,121 @@ fn read_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     Ok(())
 }
 
-fn write_file(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsWriteFileParams<'_> = call.unrestricted(|p: &FsWriteFileParams<'_>| p.sandbox.as_ref())?;
-    let links = Links::from_follow(params.follow_symlinks);
+fn write_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
+    let base64: Cow<'_, str> = fields.required("dataBase64")?;
+    let links = links(fields)?;
+    call.check(fields)?;
     let mut room = Vec::new();
-    let content = call.params.content("dataBase64", &params.data_base64, &mut room);
+    let content = call.params.content("dataBase64", &base64, &mut room);
     let content = content
         .map_err(|what| RpcError::invalid_request(format!("fs/writeFile requires valid base64 dataBase64: {what}")))?;
-    let replaced = files::write_file(native(&params.path)?, content, links, call.patience)?;
+    let replaced = files::write_file(native(&path)?, content, links, call.patience)?;
     call.replaced.set(Some(replaced));
     put_nothing(out)
 }
 
-fn create_directory(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsCreateDirectoryParams = call.unrestricted(|p: &FsCreateDirectoryParams| p.sandbox.as_ref())?;
-    let links = Links::from_follow(params.follow_symlinks);
-    files::create_directory(native(&params.path)?, params.recursive, links)?;
+fn create_directory(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
+    let recursive = fields.unless_off("recursive")?;
+    let links = links(fields)?;
+    call.check(fields)?;
+    files::create_directory(native(&path)?, recursive, links)?;
     put_nothing(out)
 }
 
-fn canonicalize(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsCanonicalizeParams = call.unrestricted(|p: &FsCanonicalizeParams| p.sandbox.as_ref())?;
-    let path = PathUri(files::canonicalize(native(&params.path)?)?);
+fn canonicalize(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
+    call.check(fields)?;
+    let path = PathUri(files::canonicalize(native(&path)?)?);
     put(out, &FsCanonicalizeResponse { path })
 }
 
-fn read_directory(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsReadDirectoryParams = call.unrestricted(|p: &FsReadDirectoryParams| p.sandbox.as_ref())?;
-    put(out, &files::read_directory(native(&params.path)?)?)
+fn read_directory(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
+    call.check(fields)?;
+    put(out, &files::read_directory(native(&path)?)?)
 }
 
-fn walk(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsWalkParams = call.unrestricted(|p: &FsWalkParams| p.sandbox.as_ref())?;
-    put(out, &files::walk(native(&params.path)?, &params.options)?)
+fn walk(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
+    let options: FsWalkOptions = fields.required("options")?;
+    call.check(fields)?;
+    put(out, &files::walk(native(&path)?, &options)?)
 }
 
-fn remove(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsRemoveParams = call.unrestricted(|p: &FsRemoveParams| p.sandbox.as_ref())?;
+fn remove(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let path: RequestPath = fields.required("path")?;
     let options = RemoveOptions {
-        recursive: params.recursive,
-        force: params.force,
-        links: Links::from_follow(params.follow_symlinks),
+        recursive: fields.unless_off("recursive")?,
+        force: fields.unless_off("force")?,
+        links: links(fields)?,
     };
-    files::remove(native(&params.path)?, options)?;
+    call.check(fields)?;
+    files::remove(native(&path)?, options)?;
     put_nothing(out)
 }
 
-fn copy(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsCopyParams = call.unrestricted(|p: &FsCopyParams| p.sandbox.as_ref())?;
-    let copied = files::copy(
-        native(&params.source_path)?,
-        native(&params.destination_path)?,
-        params.recursive,
-        call.patience,
-    )?;
-    put(
-        out,
-        &FsCopyResponse {
-            skipped: copied.skipped.into_iter().map(PathUri).collect(),
-        },
-    )
+fn copy(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let source: RequestPath = fields.required("sourcePath")?;
+    let destination: RequestPath = fields.required("destinationPath")?;
+    let recursive: bool = fields.required("recursive")?;
+    call.check(fields)?;
+    let copied = files::copy(native(&source)?, native(&destination)?, recursive, call.patience)?;
+    let skipped = copied.skipped.into_iter().map(PathUri).collect();
+    put(out, &FsCopyResponse { skipped })
 }
 
-fn open(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsOpenParams = call.unrestricted(|p: &FsOpenParams| p.sandbox.as_ref())?;
-    call.handles
-        .open(&params.handle_id, native(&params.path)?, params.mode)?;
-    put(
-        out,
-        &FsOpenResponse {
-            handle_id: params.handle_id,
-        },
-    )
+fn open(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let handle_id: String = fields.required("handleId")?;
+    let path: RequestPath = fields.required("path")?;
+    let mode: FsOpenMode = fields.or_default("mode")?;
+    call.check(fields)?;
+    call.handles.open(&handle_id, native(&path)?, mode)?;
+    put(out, &FsOpenResponse { handle_id })
 }
 
-fn read_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsReadBlockParams = call.decode()?;
+fn read_block(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let handle_id: Cow<'_, str> = fields.required("handleId")?;
+    let offset: u64 = fields.required("offset")?;
+    let len: u64 = fields.required("len")?;
+    call.permitted.clone()?;
     let mut text = Vec::new();
-    let eof = call
-        .handles
-        .read_block(&params.handle_id, params.offset, params.len, &mut text)?;
+    let eof = call.handles.read_block(&handle_id, offset, len, &mut text)?;
     out.push(br#"{"chunk":""#);
     out.push(&text);
     out.push(if eof { br#"","eof":true}"# } else { br#"","eof":false}"# });
     Ok(())
 }
 
-fn write_block(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsWriteBlockParams<'_> = call.decode()?;
+fn write_block(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let handle_id: Cow<'_, str> = fields.required("handleId")?;
+    let offset: u64 = fields.required("offset")?;
+    let base64: Cow<'_, str> = fields.required("chunk")?;
+    call.permitted.clone()?;
     let mut room = Vec::new();
-    let chunk = call.params.content("chunk", &params.chunk, &mut room);
+    let chunk = call.params.content("chunk", &base64, &mut room);
     let chunk = chunk.map_err(RpcError::invalid_params)?;
-    call.handles.write_block(&params.handle_id, params.offset, chunk)?;
+    call.handles.write_block(&handle_id, offset, chunk)?;
     put_nothing(out)
 }
 
-fn close(call: &Call<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
-    let params: FsCloseParams = call.decode()?;
-    call.handles.close(&params.handle_id);
+fn close(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
+    let handle_id: Cow<'_, str> = fields.required("handleId")?;
+    call.permitted.clone()?;
+    call.handles.close(&handle_id);
     put_nothing(out)
+}
+
+fn missing_paths(call: &Call<'_>, name: &str) -> Result<MissingPaths, RpcError> {
+    let fields = call.params.fields(name)?;
+    let paths = MissingPaths {
+        watch_id: fields.required("watchId")?,
+        missing: fields.required("missing")?,
+        present: fields.optional("present")?,
+    };
+    call.permitted.clone()?;
+    Ok(paths)
 }
 
 fn native(path: &RequestPath) -> Result<&Path, RpcError> {

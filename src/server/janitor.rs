@@ -1,5 +1,6 @@
 //! What is to happen at a certain time.
 
+use crate::sys::thread;
 use log::error;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -52,10 +53,7 @@ impl Janitor {
         agenda.tasks.insert(place, (key, Box::new(task)));
         if !agenda.is_running {
             let shared = self.0.clone();
-            let thread = std::thread::Builder::new()
-                .name("janitor".into())
-                .stack_size(STACK_BYTES);
-            match thread.spawn(move || shared.run()) {
+            match thread::start("janitor", STACK_BYTES, Box::new(move || shared.run())) {
                 Ok(_) => agenda.is_running = true,
                 // The next task tries again; until then nothing expires.
                 Err(e) => error!("failed to start the janitor: {e}"),

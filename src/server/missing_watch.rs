@@ -3,7 +3,9 @@
 use super::outbox::{Outbox, Responder};
 use crate::files::{FilesError, MissingWatch};
 use crate::protocol::error::RpcError;
-use crate::protocol::files::{FsMissingChangedNotification, FsWatchMissingParams, FsWatchMissingResponse};
+use crate::protocol::files::{FsMissingChangedNotification, FsWatchMissingResponse};
+use crate::protocol::path_uri::RequestPath;
+use crate::sys::thread;
 use log::error;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -15,6 +17,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The stack of the thread that waits for changes.
 const STACK_BYTES: usize = 128 * 1024;
+
+/// What is to be watched.
+pub(super) struct MissingPaths {
+    /// The watch's number, greater than every earlier one of the connection.
+    pub(super) watch_id: u64,
+    /// Paths that don't exist now, 1 to 64.
+    pub(super) missing: Vec<RequestPath>,
+    /// A path that exists now.
+    pub(super) present: Option<RequestPath>,
+}
 
 /// The one watch that a connection may have. Its thread is there from the first until the connection ends.
 pub(super) struct MissingWatches {
@@ -38,10 +50,10 @@ impl MissingWatches {
     }
 
     /// Watches in place of what was watched before, and answers.
-    pub(super) fn start(&self, params: &FsWatchMissingParams, responder: Responder) {
-        let native = |path: &crate::protocol::path_uri::RequestPath| path.native().map(ToOwned::to_owned).ok();
-        let missing: Option<Vec<PathBuf>> = params.missing.iter().map(native).collect();
-        let present = params.present.as_ref().map(native);
+    pub(super) fn start(&self, paths: &MissingPaths, responder: Responder) {
+        let native = |path: &RequestPath| path.native().map(ToOwned::to_owned).ok();
+        let missing: Option<Vec<PathBuf>> = paths.missing.iter().map(native).collect();
+        let present = paths.present.as_ref().map(native);
         let watched = match self.watched() {
             Ok(watched) => watched,
             Err(e) => return responder.fail(&e),
@@ -49,10 +61,10 @@ impl MissingWatches {
         // Held until the answer is on its way, so that the notification comes after it.
         let mut watch = watched.watch();
         let watching = match (missing, present) {
-            (Some(missing), None) => watch.start(params.watch_id, &missing, None),
-            (Some(missing), Some(Some(present))) => watch.start(params.watch_id, &missing, Some(&present)),
+            (Some(missing), None) => watch.start(paths.watch_id, &missing, None),
+            (Some(missing), Some(Some(present))) => watch.start(paths.watch_id, &missing, Some(&present)),
             // A path of another system can't be watched, but the request counts like any other.
-            _ => watch.start(params.watch_id, &[], None),
+            _ => watch.start(paths.watch_id, &[], None),
         };
         responder.ok(&FsWatchMissingResponse { watching });
     }
@@ -64,11 +76,8 @@ impl MissingWatches {
         }
         let new = Arc::new(Watched::new()?);
         let (shared, outbox) = (new.clone(), self.outbox.clone());
-        std::thread::Builder::new()
-            .name("missing-watch".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || shared.run(&outbox))
-            .map_err(FilesError::from)?;
+        let run = Box::new(move || shared.run(&outbox));
+        thread::start("missing-watch", STACK_BYTES, run).map_err(FilesError::from)?;
         *watched = Some(new.clone());
         Ok(new)
     }

@@ -2,6 +2,8 @@
 
 use super::gate::Permit;
 use crate::protocol::bytes::{self, Base64, Content};
+use crate::protocol::decode::{DecodeError, Fields};
+use crate::protocol::json::Span;
 use crate::protocol::message;
 use tungstenite::Bytes;
 
@@ -66,6 +68,14 @@ impl Params {
     /// The text; `null` if there were none.
     pub(super) fn as_json(&self) -> &[u8] {
         self.text.as_deref().unwrap_or(b"null")
+    }
+
+    /// Their members. `name` is what they are called in the error if they are no object.
+    ///
+    /// # Errors
+    /// They are none.
+    pub(super) fn fields(&self, name: &str) -> Result<Fields<'_>, DecodeError> {
+        Fields::of(Span::of_checked(self.as_json()), name)
     }
 
     /// The bytes that `key` stands for: what was taken out, or what is in base64 in the `text` that is there, which is

@@ -8,13 +8,14 @@ use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
 use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
+use crate::protocol::decode::{Decode, DecodeError, Fields};
 use crate::protocol::error::{ErrorData, RpcError};
+use crate::protocol::json::Span;
 use crate::protocol::path_uri;
 use crate::protocol::process::{
     AckParams, ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
     SignalParams, TerminalSize, TerminateParams, TerminateResponse, WriteParams, WriteResponse,
 };
-use serde::Deserialize;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -94,7 +95,7 @@ fn start_spec(params: &ExecParams) -> Result<StartSpec, RpcError> {
         return Err(RpcError::invalid_params("argv must not be empty"));
     }
     let cwd = working_directory(&params.cwd)?;
-    sandbox::check(params.sandbox.as_ref())?;
+    sandbox::check(params.sandbox.as_deref())?;
     if params.enforce_managed_network || params.network_proxy.is_some() {
         return Err(RpcError::internal(
             "a managed network cannot be enforced by this exec-server",
@@ -159,17 +160,17 @@ pub(super) fn once_started(
     responder: Responder,
     params: Params,
 ) -> Option<(Responder, Params)> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Named<'a> {
-        #[serde(borrow)]
-        process_id: Cow<'a, str>,
+    struct Named<'a>(Cow<'a, str>);
+    impl<'a> Decode<'a> for Named<'a> {
+        fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
+            Fields::of(value, "struct Named")?.required("processId").map(Named)
+        }
     }
     let starting = context
         .client("exec")
         .ok()
         .filter(|client| client.session.is_starting_something());
-    let named = starting.and_then(|client| client.session.process(&decode::<Named<'_>>(&params).ok()?.process_id));
+    let named = starting.and_then(|client| client.session.process(&decode::<Named<'_>>(&params).ok()?.0));
     let Some(process) = named else {
         return Some((responder, params));
     };

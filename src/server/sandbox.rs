@@ -27,11 +27,12 @@ pub(super) fn check(sandbox: Option<&Sandbox>) -> Result<(), RpcError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, from_value, json};
+    use crate::protocol::decode::decode;
+    use serde_json::{Value, json};
 
     fn verdict(permissions: Value) -> bool {
         let sandbox = json!({"permissions": permissions, "windowsSandboxLevel": "disabled"});
-        check(Some(&from_value(sandbox).unwrap())).is_ok()
+        check(Some(&decode(sandbox.to_string().as_bytes()).unwrap())).is_ok()
     }
 
     #[test]
@@ -50,7 +51,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_schema_is_no_sandbox() {
-        let fits = |sandbox: Value| from_value::<Sandbox>(sandbox).is_ok();
+        let fits = |sandbox: Value| decode::<Sandbox>(sandbox.to_string().as_bytes()).is_ok();
         let whole = json!({"permissions": {"type": "managed", "network": "restricted", "file_system": {
             "type": "restricted", "glob_scan_max_depth": 3, "entries": [
                 {"path": {"type": "path", "path": "file:///a"}, "access": "write"},

@@ -1,6 +1,7 @@
 //! A few threads for work that may take long.
 
 use super::janitor::Janitor;
+use crate::sys::thread;
 use log::{error, warn};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -79,10 +80,7 @@ impl WorkerPool {
 
     fn start_worker(&self, mut state: MutexGuard<'_, State>) {
         let shared = self.shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("file-worker".into())
-            .stack_size(STACK_BYTES);
-        match thread.spawn(move || shared.work()) {
+        match thread::start("file-worker", STACK_BYTES, Box::new(move || shared.work())) {
             Ok(_) => state.workers += 1,
             Err(e) => {
                 error!("failed to start a file worker: {e}");

@@ -13,3 +13,4 @@ pub mod pty;
 pub mod random;
 pub mod spawn;
 pub mod statx;
+pub mod thread;
