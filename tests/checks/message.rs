@@ -110,13 +110,7 @@ fn trace_is_good(trace: Option<&Value>) -> bool {
 }
 
 fn error_is_good(error: &Value) -> bool {
-    // An array is what serde takes for a struct, too.
-    let (code, message) = match error {
-        Value::Array(fields) if fields.len() == 2 || fields.len() == 3 => (fields.first(), fields.get(1)),
-        Value::Object(fields) => (fields.get("code"), fields.get("message")),
-        _ => (None, None),
-    };
-    code.is_some_and(Value::is_i64) && message.is_some_and(Value::is_string)
+    error["code"].is_i64() && error["message"].is_string()
 }
 
 /// Checks keys, depth and number of values; the text is known to be JSON.
