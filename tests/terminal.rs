@@ -122,8 +122,8 @@ fn a_shell_is_used_as_if_it_ran_here() {
         screen.type_in("echo code-$?\r");
         screen.wait_for("code-130\r\n");
         // Backspace is the command's to understand.
-        screen.type_in("echo wrong\x7f\x7f\x7f\x7f\x7fright\r");
-        screen.wait_for("\r\nright\r\n");
+        screen.type_in("echo wrong\x7f\x7f\x7f\x7f\x7fright-$((1 + 1))\r");
+        assert!(!screen.wait_for("right-2\r\n").ends_with("wrongright-2\r\n"));
         screen.type_in("exit 7\r");
         assert_eq!(screen.finish(), 7);
     }
