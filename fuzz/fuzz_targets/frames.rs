@@ -1,4 +1,4 @@
-//! A WebSocket's bytes, fed in pieces, against the same bytes at once.
+//! A WebSocket's bytes, fed in pieces, against what the tungstenite library makes of them.
 
 #![no_main]
 

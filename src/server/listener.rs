@@ -171,7 +171,8 @@ fn start(server: &Arc<Server>, stream: TcpStream, early: Vec<u8>, present: super
         true,
         Box::new(move || drop(cut.shutdown(Shutdown::Both))),
     );
-    let source = WebSocketSource::new(stream, early, server.config.max_message_bytes, outbox.clone());
+    let max_bytes = server.config.max_message_bytes;
+    let source = WebSocketSource::new(stream, early, max_bytes, server.memory.clone(), outbox.clone());
     let connection = Connection {
         server: server.clone(),
         outbox: outbox.clone(),

@@ -1,117 +1,201 @@
-//! Cuts what a WebSocket server sends into messages and control frames (RFC 6455, section 5).
+//! Cuts what comes in on a WebSocket into messages and control frames (RFC 6455, section 5).
 
+pub use super::frame_header::{FrameViolation, mask, masked_header};
+
+use super::frame_header::{
+    BINARY, CLOSE, CONTINUATION, Expected, FrameHeader, MAX_HEADER, PING, Sender, TEXT, close_payload,
+};
 use super::large_memory::LargeMemory;
 use super::line_buffer::LineBuffer;
-use crate::sys::memory;
+use crate::protocol::base64_run::Base64Run;
+use std::ops::Range;
+use tungstenite::Bytes;
 
-/// How much memory a splitter keeps between messages, in bytes: a few of the largest events at a time.
-const RESTING: usize = 256 * 1024;
+/// How much memory a splitter has for frames to share, in bytes: little while little comes, so that many idle connections
+/// take little, and more while reads fill it.
+const LEAST: usize = 4 * 1024;
 
-/// A frame of more than this many bytes gets memory of its own, which is given back after it.
-const LONG_AFTER: usize = 4 * RESTING;
+/// The most that a server has per client. A longer frame gets memory of its own, which its message takes along.
+const MOST_FOR_SERVER: usize = 64 * 1024;
 
-/// The most a control frame may have.
-const MAX_CONTROL: usize = 125;
+/// The most that a client has: a few of the largest events at a time.
+const MOST_FOR_CLIENT: usize = 256 * 1024;
 
-/// What a server has sent.
+/// A frame of more than this many bytes gets large memory.
+const LONG_AFTER: usize = 512 * 1024;
+
+/// The most that is read at a time of a frame with its own memory, in bytes: it is still in the processor's cache when it
+/// is unmasked and checked.
+const PIECE: usize = 128 * 1024;
+
+/// After this many reads in a row that took little of the shared memory most of it is given back.
+const QUIET_READS: u8 = 8;
+
+/// Base64 is looked for when this much of a long frame is there, in bytes: as far as it is looked for.
+const BASE64_HEAD: usize = 8 * 1024;
+
+/// What has come in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Frame<'a> {
-    /// A whole message, text or binary. It is not checked that a text is UTF-8.
-    Message(&'a [u8]),
+pub enum Frame<'a, M = &'a [u8]> {
+    /// A whole message, text or binary.
+    Message(M),
     /// To be answered with a pong that has the same payload.
     Ping(&'a [u8]),
     /// The answer to a ping.
     Pong,
-    /// The last frame: its code, 1005 if it has none, and its reason.
+    /// The last frame: its code, 1005 if it has none, and its reason. A code that may not be sent counts as 1002.
     Close(u16, &'a [u8]),
 }
 
-/// The server broke the framing; nothing can be made of what follows.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FrameViolation {
-    /// More than a message may have.
-    #[error("message of {len} bytes exceeds the limit of {max_bytes} bytes")]
-    TooLong {
-        /// What it has, or has so far.
-        len: u64,
-        /// The limit.
-        max_bytes: usize,
-    },
-    /// Anything else.
-    #[error("{0}")]
-    Broken(&'static str),
-}
+/// The same, with a message to keep, and what part of it was found to be base64.
+pub type TakenFrame<'a> = Frame<'a, (Bytes, Range<usize>)>;
 
-/// Takes bytes in pieces of any size and gives the messages in them. Bytes are read straight into its buffer, and
-/// messages of one frame are handed out from there.
+/// Takes bytes in pieces of any size and gives the messages in them.
+///
+/// Bytes are read straight into its buffer, and unmasked there as they come. Short messages are handed out from there; a
+/// long frame gets memory of its own, and reads end where it ends.
 #[derive(Debug)]
 pub struct FrameSplitter {
+    sender: Sender,
+    max_bytes: usize,
+    /// Where the memory for long frames comes from.
+    memory: LargeMemory,
     /// Read so far: `start..end`.
     buffer: LineBuffer,
     start: usize,
     end: usize,
-    max_bytes: usize,
-    /// The frames so far of a message of several, and whether its last one is still to come.
+    /// How far the next read goes at most.
+    limit: usize,
+    /// The buffer is that of the one frame in it.
+    is_own: bool,
+    /// How large a buffer that is shared is to be, and the most it may be.
+    room: usize,
+    most_room: usize,
+    /// The last read into it has filled it.
+    is_full: bool,
+    quiet_reads: u8,
+    /// The frame at `start`, if its header is there.
+    arriving: Option<Arriving>,
+    /// The frames so far of a message of several, and its kind while the last one is still to come.
     fragments: Vec<u8>,
-    is_fragmented: bool,
+    fragmented: Option<u8>,
+    /// How much of the fragments was found to be UTF-8.
+    valid: usize,
 }
 
-/// The parts of a frame's header that matter.
-struct Header {
-    is_final: bool,
-    opcode: u8,
-    len: usize,
-    payload: usize,
+/// A frame that is coming in.
+#[derive(Debug)]
+struct Arriving {
+    header: FrameHeader,
+    /// How much of the payload is unmasked.
+    unmasked: usize,
+    base64: Base64,
+}
+
+/// What is known of base64 in a frame.
+#[derive(Debug)]
+enum Base64 {
+    Unsought,
+    Growing(Base64Run),
+    Found(Range<usize>),
+}
+
+/// Something whole, and where it lies.
+enum Found {
+    /// A message of one frame, and the base64 in it.
+    Single(Range<usize>, Range<usize>),
+    /// A message that is put together in `fragments`.
+    Fragments,
+    Control(u8, Range<usize>),
 }
 
 impl FrameSplitter {
-    /// A splitter for messages of up to `max_bytes`. `early` is what was received behind the answer to the upgrade.
+    /// A splitter for what a server sends, messages of up to `max_bytes`. It is not checked that texts are UTF-8. `early` is
+    /// what was received behind the answer to the upgrade.
     pub fn new(early: &[u8], max_bytes: usize) -> FrameSplitter {
-        let mut buffer = vec![0; RESTING.max(early.len())];
-        buffer[..early.len()].copy_from_slice(early);
+        let memory = LargeMemory::keeping_nothing();
+        FrameSplitter::of(Sender::Server, early.to_vec(), max_bytes, memory, MOST_FOR_CLIENT)
+    }
+
+    /// A splitter for what a client sends, messages of up to `max_bytes`. Long ones lie in `memory`. `early` is what was
+    /// received behind the request for the upgrade.
+    pub fn for_server(early: Vec<u8>, max_bytes: usize, memory: LargeMemory) -> FrameSplitter {
+        FrameSplitter::of(Sender::Client, early, max_bytes, memory, MOST_FOR_SERVER)
+    }
+
+    fn of(sender: Sender, early: Vec<u8>, max_bytes: usize, memory: LargeMemory, most_room: usize) -> FrameSplitter {
         FrameSplitter {
-            buffer: LineBuffer::Heap(buffer),
+            sender,
+            max_bytes,
+            memory,
             start: 0,
             end: early.len(),
-            max_bytes,
+            limit: early.len(),
+            buffer: LineBuffer::Heap(early),
+            is_own: false,
+            room: LEAST,
+            most_room,
+            is_full: false,
+            quiet_reads: 0,
+            arriving: None,
             fragments: Vec::new(),
-            is_fragmented: false,
+            fragmented: None,
+            valid: 0,
         }
     }
 
-    /// Where to read to; never empty. To be asked for when [`next_frame`](Self::next_frame) has nothing more.
+    /// Where to read to; never empty. To be asked for when there is no next frame. What is left of a long frame's memory is
+    /// given back here.
     pub fn spare(&mut self) -> &mut [u8] {
-        let held = self.end - self.start;
-        let needed = match self.header() {
-            Some(Ok(header)) => header.payload - self.start + header.len,
-            _ => 0,
-        };
-        if self.buffer.len() > RESTING && needed <= RESTING && held <= RESTING / 2 {
-            let mut resting = vec![0; RESTING];
-            resting[..held].copy_from_slice(&self.buffer[self.start..self.end]);
-            self.place(LineBuffer::Heap(resting));
-        } else if needed > self.buffer.len() {
-            let len = needed.next_multiple_of(4096);
-            let held = &self.buffer[self.start..self.end];
-            let larger = if needed > LONG_AFTER {
-                LineBuffer::long(&LargeMemory::keeping_nothing(), held, len, len)
-            } else {
-                let mut larger = vec![0; len];
-                larger[..held.len()].copy_from_slice(held);
-                LineBuffer::Heap(larger)
-            };
-            self.place(larger);
-        } else if self.start + needed > self.buffer.len() || self.buffer.len() - self.end < RESTING / 4 || held == 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, held);
+        let frame = self.arriving.as_ref();
+        let needed = frame.map_or(0, |frame| frame.header.header_len + frame.header.len);
+        if needed > self.most_room {
+            if !self.is_own {
+                self.place(needed);
+                self.is_own = true;
+                self.is_full = false;
+            }
+            self.limit = (self.end + PIECE).min(needed);
+        } else {
+            // A read that filled all of it is a sign of more to come.
+            let least = needed.max(if self.is_full { self.room + 1 } else { 0 });
+            self.is_full = false;
+            while self.room < least.min(self.most_room) {
+                self.room = (self.room * 4).min(self.most_room);
+            }
+            let held = self.end - self.start;
+            // There is room for it: what is held is less than a header, or part of the frame.
+            if self.is_own || self.buffer.len() != self.room {
+                self.place(self.room);
+                self.is_own = false;
+            } else if held == 0
+                || self.start + needed > self.buffer.len()
+                || self.buffer.len() - self.end < self.buffer.len() / 4
+            {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, held);
+            }
+            self.limit = self.buffer.len();
         }
         self.buffer.provide(self.end);
-        &mut self.buffer[self.end..]
+        &mut self.buffer[self.end..self.limit]
     }
 
-    fn place(&mut self, buffer: LineBuffer) {
+    /// Moves what was not handled yet into a new buffer.
+    fn place(&mut self, len: usize) {
+        let held = &self.buffer[self.start..self.end];
+        let buffer = if len > LONG_AFTER {
+            // As much as any frame may need: what is kept fits whatever comes next.
+            let longest = self.max_bytes.saturating_add(MAX_HEADER);
+            LineBuffer::long(&self.memory, held, longest, len)
+        } else {
+            let mut buffer = vec![0; len];
+            buffer[..held.len()].copy_from_slice(held);
+            LineBuffer::Heap(buffer)
+        };
+        self.end = held.len();
+        self.start = 0;
         self.buffer = buffer;
-        (self.start, self.end) = (0, self.end - self.start);
     }
 
     /// The first `n` bytes of [`spare`](Self::spare) have been filled.
@@ -119,255 +203,176 @@ impl FrameSplitter {
     /// # Panics
     /// If there was no room for as many.
     pub fn filled(&mut self, n: usize) {
-        assert!(n <= self.buffer.len() - self.end, "filled more than spare");
+        let offered = self.limit - self.end;
+        assert!(n <= offered, "filled more than spare");
         self.end += n;
+        self.limit = self.end;
+        if self.is_own {
+            return;
+        }
+        self.is_full = n == offered;
+        if n < self.room / 8 {
+            self.quiet_reads += 1;
+        } else {
+            self.quiet_reads = 0;
+        }
+        if self.quiet_reads == QUIET_READS {
+            self.room = (self.room / 4).max(LEAST);
+            self.quiet_reads = 0;
+        }
     }
 
     /// The next whole message or control frame there is.
     ///
     /// # Errors
-    /// The server broke the framing. To be taken for the end.
+    /// The other side broke the framing. To be taken for the end.
     pub fn next_frame(&mut self) -> Option<Result<Frame<'_>, FrameViolation>> {
-        if !self.is_fragmented && !self.fragments.is_empty() {
-            self.fragments = Vec::new();
-        }
-        loop {
-            let header = match self.header()? {
-                Ok(header) => header,
-                Err(violation) => return Some(Err(violation)),
-            };
-            let range = header.payload..header.payload + header.len;
-            if range.end > self.end {
-                return None;
-            }
-            self.start = range.end;
-            match (header.opcode, header.is_final) {
-                (0, is_final) => {
-                    self.fragments.extend_from_slice(&self.buffer[range]);
-                    self.is_fragmented = !is_final;
-                    if is_final {
-                        return Some(Ok(Frame::Message(&self.fragments)));
-                    }
-                }
-                (1 | 2, true) => return Some(Ok(Frame::Message(&self.buffer[range]))),
-                (1 | 2, false) => {
-                    self.fragments.extend_from_slice(&self.buffer[range]);
-                    self.is_fragmented = true;
-                }
-                (8, _) => {
-                    let payload = &self.buffer[range];
-                    return Some(Ok(match payload.split_first_chunk::<2>() {
-                        Some((code, reason)) => Frame::Close(u16::from_be_bytes(*code), reason),
-                        None => Frame::Close(1005, &[]),
-                    }));
-                }
-                (9, _) => return Some(Ok(Frame::Ping(&self.buffer[range]))),
-                _ => return Some(Ok(Frame::Pong)),
-            }
-        }
-    }
-
-    /// The header at `start`, if all of it is there.
-    fn header(&self) -> Option<Result<Header, FrameViolation>> {
-        let bytes = &self.buffer[self.start..self.end];
-        let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
-        let (len, header_len) = match second & 0x7f {
-            126 => (u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
-            127 => (u64::from_be_bytes(*rest.first_chunk()?), 10),
-            len => (u64::from(len), 2),
-        };
-        Some(self.check(first, second, len).map(|()| Header {
-            is_final: first & 0x80 != 0,
-            opcode: first & 0x0f,
-            len: len as usize,
-            payload: self.start + header_len,
+        Some(self.find_next()?.and_then(|found| match found {
+            Found::Single(range, _) => Ok(Frame::Message(&self.buffer[range])),
+            Found::Fragments => Ok(Frame::Message(&self.fragments)),
+            Found::Control(opcode, range) => control_frame(opcode, &self.buffer[range]),
         }))
     }
 
-    fn check(&self, first: u8, second: u8, len: u64) -> Result<(), FrameViolation> {
-        let broken = |what| Err(FrameViolation::Broken(what));
-        let is_final = first & 0x80 != 0;
-        if first & 0x70 != 0 {
-            return broken("a reserved bit of a frame is set");
-        }
-        if second & 0x80 != 0 {
-            return broken("a frame from the server is masked");
-        }
-        match first & 0x0f {
-            0 if !self.is_fragmented => return broken("a continuation continues nothing"),
-            1 | 2 if self.is_fragmented => return broken("a message begins within another"),
-            0..=2 => {}
-            8..=10 if !is_final || len > MAX_CONTROL as u64 => {
-                return broken("a control frame is in pieces or too long");
+    /// The same, to keep. A long message takes the memory with it that it was received in.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn take_frame(&mut self) -> Option<Result<TakenFrame<'_>, FrameViolation>> {
+        Some(self.find_next()?.and_then(|found| match found {
+            Found::Single(range, base64) if self.is_own => {
+                let buffer = std::mem::replace(&mut self.buffer, LineBuffer::Heap(Vec::new()));
+                (self.start, self.end, self.limit, self.is_own) = (0, 0, 0, false);
+                Ok(Frame::Message((buffer.keep(range), base64)))
             }
-            8..=10 => return Ok(()),
-            _ => return broken("a frame is of no known kind"),
+            Found::Single(range, base64) => Ok(Frame::Message((Bytes::copy_from_slice(&self.buffer[range]), base64))),
+            Found::Fragments => Ok(Frame::Message((std::mem::take(&mut self.fragments).into(), 0..0))),
+            Found::Control(opcode, range) => control_frame(opcode, &self.buffer[range]),
+        }))
+    }
+
+    /// The next whole thing, which counts as handled from now on.
+    fn find_next(&mut self) -> Option<Result<Found, FrameViolation>> {
+        if self.fragmented.is_none() && !self.fragments.is_empty() {
+            self.fragments = Vec::new();
         }
-        let whole = len.saturating_add(self.fragments.len() as u64);
-        if self.is_fragmented && whole > self.max_bytes as u64 || len > self.max_bytes as u64 {
-            return Err(FrameViolation::TooLong {
-                len: whole,
-                max_bytes: self.max_bytes,
+        loop {
+            let mut frame = match self.arriving.take() {
+                Some(frame) => frame,
+                None => match self.arrive()? {
+                    Ok(frame) => frame,
+                    Err(violation) => return Some(Err(violation)),
+                },
+            };
+            let payload = self.start + frame.header.header_len;
+            let range = payload..payload + frame.header.len;
+            let come = &mut self.buffer[payload..self.end.min(range.end)];
+            if self.sender == Sender::Client {
+                mask(&mut come[frame.unmasked..], frame.header.key, frame.unmasked);
+                frame.unmasked = come.len();
+                if self.is_own {
+                    frame.base64.go_on(come);
+                }
+            }
+            if come.len() < frame.header.len {
+                self.arriving = Some(frame);
+                return None;
+            }
+            self.start = range.end;
+            return Some(match frame.header.opcode {
+                opcode @ CLOSE.. => Ok(Found::Control(opcode, range)),
+                opcode @ (TEXT | BINARY) if frame.header.is_final => {
+                    let base64 = frame.base64.range();
+                    let text = &self.buffer[range.clone()];
+                    if opcode == TEXT && self.sender == Sender::Client && !is_text_around(text, &base64) {
+                        return Some(Err(FrameViolation::NotText));
+                    }
+                    Ok(Found::Single(range, base64))
+                }
+                opcode => match self.add_fragment(opcode, range, frame.header.is_final) {
+                    Ok(()) if !frame.header.is_final => continue,
+                    Ok(()) => Ok(Found::Fragments),
+                    Err(violation) => Err(violation),
+                },
             });
+        }
+    }
+
+    /// The frame at `start`, if its header is there.
+    fn arrive(&self) -> Option<Result<Arriving, FrameViolation>> {
+        let expected = Expected {
+            sender: self.sender,
+            max_bytes: self.max_bytes,
+            unfinished: self.fragmented.map(|_| self.fragments.len()),
+        };
+        let header = FrameHeader::parse(&self.buffer[self.start..self.end], &expected)?;
+        Some(header.map(|header| Arriving {
+            base64: match header.len {
+                LONG_AFTER.. if header.is_final && header.opcode != CONTINUATION => Base64::Unsought,
+                _ => Base64::Found(0..0),
+            },
+            header,
+            unmasked: 0,
+        }))
+    }
+
+    fn add_fragment(&mut self, opcode: u8, range: Range<usize>, is_final: bool) -> Result<(), FrameViolation> {
+        self.fragments.extend_from_slice(&self.buffer[range]);
+        let kind = self.fragmented.unwrap_or(opcode);
+        if kind == TEXT && self.sender == Sender::Client {
+            self.valid += match str::from_utf8(&self.fragments[self.valid..]) {
+                Ok(text) => text.len(),
+                Err(e) if e.error_len().is_none() && !is_final => e.valid_up_to(),
+                Err(_) => return Err(FrameViolation::NotText),
+            };
+        }
+        self.fragmented = Some(kind);
+        if is_final {
+            self.fragmented = None;
+            self.valid = 0;
         }
         Ok(())
     }
 }
 
-/// The header of a masked frame, the only kind that a client may send.
-pub fn masked_header(opcode: u8, len: usize, key: [u8; 4], out: &mut Vec<u8>) {
-    let mut room = [0; 10];
-    let header = super::websocket::text_frame_header(len, &mut room);
-    let at = out.len();
-    out.extend_from_slice(header);
-    out[at] = 0x80 | opcode;
-    out[at + 1] |= 0x80;
-    out.extend_from_slice(&key);
+impl Base64 {
+    /// More of the payload has come, of which `come` is all there is.
+    fn go_on(&mut self, come: &[u8]) {
+        if matches!(self, Base64::Unsought) && come.len() >= BASE64_HEAD {
+            *self = Base64Run::find(come).map_or(Base64::Found(0..0), Base64::Growing);
+        }
+        if let Base64::Growing(run) = self
+            && !run.extend(come)
+        {
+            *self = Base64::Found(run.range());
+        }
+    }
+
+    fn range(self) -> Range<usize> {
+        match self {
+            Base64::Unsought => 0..0,
+            Base64::Growing(run) => run.range(),
+            Base64::Found(range) => range,
+        }
+    }
 }
 
-/// Masks the part of a payload that begins `offset` bytes into it.
-pub fn mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    let mut key = key;
-    key.rotate_left(offset % 4);
-    memory::xor(bytes, key);
+/// Whether bytes are UTF-8, of which a part is known to be base64.
+fn is_text_around(bytes: &[u8], base64: &Range<usize>) -> bool {
+    str::from_utf8(&bytes[..base64.start]).is_ok() && str::from_utf8(&bytes[base64.end..]).is_ok()
+}
+
+fn control_frame<M>(opcode: u8, payload: &[u8]) -> Result<Frame<'_, M>, FrameViolation> {
+    Ok(match opcode {
+        CLOSE => {
+            let (code, reason) = close_payload(payload)?;
+            Frame::Close(code, reason)
+        }
+        PING => Frame::Ping(payload),
+        _ => Frame::Pong,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut room = [0; 10];
-        let mut frame = super::super::websocket::text_frame_header(payload.len(), &mut room).to_vec();
-        frame[0] = first;
-        frame.extend_from_slice(payload);
-        frame
-    }
-
-    /// What a splitter makes of bytes that come in pieces of `size`.
-    fn split(bytes: &[u8], size: usize, max_bytes: usize) -> (Vec<String>, Option<FrameViolation>) {
-        let mut splitter = FrameSplitter::new(&[], max_bytes);
-        let mut seen = Vec::new();
-        for mut piece in bytes.chunks(size) {
-            while !piece.is_empty() {
-                let spare = splitter.spare();
-                let n = piece.len().min(spare.len());
-                spare[..n].copy_from_slice(&piece[..n]);
-                splitter.filled(n);
-                piece = &piece[n..];
-                while let Some(frame) = splitter.next_frame() {
-                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    match frame {
-                        Ok(Frame::Message(payload)) if payload.len() > 100 => {
-                            assert!(payload.iter().all(|b| *b == payload[0]));
-                            seen.push(format!("{} x {}", payload.len(), payload[0]));
-                        }
-                        Ok(Frame::Message(payload)) => seen.push(text(payload)),
-                        Ok(Frame::Ping(payload)) => seen.push(format!("ping {}", text(payload))),
-                        Ok(Frame::Pong) => seen.push("pong".into()),
-                        Ok(Frame::Close(code, reason)) => seen.push(format!("close {code} {}", text(reason))),
-                        Err(violation) => return (seen, Some(violation)),
-                    }
-                }
-            }
-        }
-        (seen, None)
-    }
-
-    #[test]
-    fn messages_are_put_together_whatever_the_pieces() {
-        let bytes = [
-            frame(0x81, b"one"),
-            frame(0x82, b""),
-            frame(0x01, b"tw"),
-            frame(0x89, b"hey"),
-            frame(0x00, b""),
-            frame(0x80, b"o"),
-            frame(0x8a, b""),
-            frame(0x81, &[7; 70_000]),
-            frame(0x81, &[8; 300_000]),
-            frame(0x81, b"small"),
-            frame(0x81, &[9; 1_500_000]),
-            frame(0x02, &[5; 200_000]),
-            frame(0x80, &[5; 200_000]),
-            frame(0x81, b"last"),
-            frame(0x88, b"\x03\xe8bye"),
-            frame(0x88, b""),
-        ]
-        .concat();
-        let expected = [
-            "one",
-            "",
-            "ping hey",
-            "two",
-            "pong",
-            "70000 x 7",
-            "300000 x 8",
-            "small",
-            "1500000 x 9",
-            "400000 x 5",
-            "last",
-            "close 1000 bye",
-            "close 1005 ",
-        ];
-        for size in [1, 7, 1000, 100_000, bytes.len()] {
-            assert_eq!(
-                split(&bytes, size, 2_000_000),
-                (expected.map(str::to_owned).to_vec(), None)
-            );
-        }
-    }
-
-    #[test]
-    fn memory_of_a_long_message_is_given_back() {
-        let mut splitter = FrameSplitter::new(&frame(0x81, &[1; 3_000_000]), 4_000_000);
-        assert!(splitter.next_frame().is_some() && splitter.next_frame().is_none());
-        assert_eq!(splitter.spare().len(), RESTING);
-    }
-
-    #[test]
-    fn a_broken_framing_is_told() {
-        let long = |len, max_bytes| Some(FrameViolation::TooLong { len, max_bytes });
-        let broken = |what| Some(FrameViolation::Broken(what));
-        let table = [
-            (frame(0xc1, b"x"), broken("a reserved bit of a frame is set")),
-            (vec![0x81, 0x81], broken("a frame from the server is masked")),
-            (frame(0x80, b"x"), broken("a continuation continues nothing")),
-            (
-                [frame(0x01, b"x"), frame(0x81, b"y")].concat(),
-                broken("a message begins within another"),
-            ),
-            (frame(0x09, b"x"), broken("a control frame is in pieces or too long")),
-            (
-                frame(0x89, &[0; 126]),
-                broken("a control frame is in pieces or too long"),
-            ),
-            (frame(0x83, b""), broken("a frame is of no known kind")),
-            (frame(0x81, &[0; 11]), long(11, 10)),
-            ([frame(0x01, &[0; 6]), frame(0x80, &[0; 5])].concat(), long(11, 10)),
-            ([&[0x81, 127][..], &[0xff; 8]].concat(), long(u64::MAX, 10)),
-        ];
-        for (bytes, expected) in table {
-            assert_eq!(split(&bytes, 1, 10), (Vec::new(), expected), "{bytes:?}");
-        }
-    }
-
-    #[test]
-    fn masked_frames_are_what_a_server_understands() {
-        use tungstenite::protocol::Role;
-        let key = [1, 2, 3, 250];
-        for len in [0, 1, 9, 125, 126, 70_000] {
-            let payload: Vec<u8> = (0..len).map(|i| b'a' + (i % 26) as u8).collect();
-            let mut frame = Vec::new();
-            masked_header(1, len, key, &mut frame);
-            let start = frame.len();
-            frame.extend_from_slice(&payload);
-            for (i, piece) in frame[start..].chunks_mut(13).enumerate() {
-                mask(piece, key, i * 13);
-            }
-            let stream = std::io::Cursor::new(frame);
-            let mut socket = tungstenite::WebSocket::from_raw_socket(stream, Role::Server, None);
-            assert_eq!(socket.read().unwrap().into_data().as_ref(), payload);
-        }
-    }
-}
+#[path = "frame_splitter_tests.rs"]
+mod tests;

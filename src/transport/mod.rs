@@ -1,6 +1,7 @@
 //! How messages come in and go out: stdio, WebSocket, within one program, and what is answered before the upgrade.
 
 pub mod auth;
+mod frame_header;
 pub mod frame_splitter;
 pub mod http;
 pub mod large_memory;

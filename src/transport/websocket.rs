@@ -1,12 +1,12 @@
 //! One message a WebSocket text or binary message, of one or more frames.
 
+use super::frame_header::{CLOSE, FINAL, PING, PONG, TEXT};
+use super::frame_splitter::{Frame, FrameSplitter};
+use super::large_memory::LargeMemory;
 use super::{Ended, Incoming, Source};
 use log::debug;
-use std::io::{self, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
-use tungstenite::error::{CapacityError, Error};
-use tungstenite::protocol::{Role, WebSocketConfig};
-use tungstenite::{Message, WebSocket};
 
 /// What a WebSocket source tells the outgoing side and the keeper of its liveness.
 pub trait Companion: Send + Sync {
@@ -16,25 +16,27 @@ pub trait Companion: Send + Sync {
     fn send_frames(&self, frames: Vec<u8>);
 }
 
-/// The bytes read at a time. Larger messages take several reads, straight into the buffer that becomes the message.
-const READ_BYTES: usize = 16 * 1024;
-
-/// Messages from a WebSocket whose upgrade is done.
+/// Messages from a WebSocket client whose upgrade is done.
 pub struct WebSocketSource<R> {
-    socket: WebSocket<Incomings<R>>,
+    stream: R,
+    frames: FrameSplitter,
+    companion: Arc<dyn Companion>,
 }
 
 impl<R: Read> WebSocketSource<R> {
-    /// Reads messages of up to `max_bytes`, in one frame or several. `early` is what was received after the request.
-    pub fn new(stream: R, early: Vec<u8>, max_bytes: usize, companion: Arc<dyn Companion>) -> WebSocketSource<R> {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_bytes))
-            .max_frame_size(Some(max_bytes));
-        let stream = Incomings { stream, companion };
+    /// Reads messages of up to `max_bytes`, in one frame or several; `stream` should not buffer by itself. `early` is what
+    /// was received after the request. Long messages lie in `memory`.
+    pub fn new(
+        stream: R,
+        early: Vec<u8>,
+        max_bytes: usize,
+        memory: LargeMemory,
+        companion: Arc<dyn Companion>,
+    ) -> WebSocketSource<R> {
         WebSocketSource {
-            socket: WebSocket::from_partially_read(stream, early, Role::Server, Some(config)),
+            stream,
+            frames: FrameSplitter::for_server(early, max_bytes, memory),
+            companion,
         }
     }
 }
@@ -45,25 +47,35 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
     }
 
     fn next(&mut self) -> Incoming {
-        let violation = |code, reason: String| Incoming::Ended(Ended::Violation { code, reason });
         loop {
-            match self.socket.read() {
-                Ok(Message::Text(text)) => return Incoming::whole(text.into()),
-                Ok(Message::Binary(bytes)) => return Incoming::whole(bytes),
-                // Answered by the library, through `Incomings::write`; a close by the next read, which then ends.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Incoming::Ended(Ended::ByPeer),
-                Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size })) => {
-                    return violation(
-                        1009,
-                        format!("message of {size} bytes exceeds the limit of {max_size} bytes"),
-                    );
+            match self.frames.take_frame() {
+                Some(Ok(Frame::Message((text, base64)))) => return Incoming::Message { text, base64 },
+                Some(Ok(Frame::Ping(payload))) => {
+                    self.companion.send_frames(control_frame(PONG, &[], payload));
+                    continue;
                 }
-                Err(Error::Utf8(_)) => return violation(1007, "text message is not valid UTF-8".into()),
-                Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => {
+                Some(Ok(Frame::Pong)) => continue,
+                Some(Ok(Frame::Close(code, reason))) => {
+                    let code = code.to_be_bytes();
+                    let code = if code == NO_CODE { &[][..] } else { &code };
+                    self.companion.send_frames(control_frame(CLOSE, code, reason));
                     return Incoming::Ended(Ended::ByPeer);
                 }
-                Err(Error::Protocol(e)) => return violation(1002, e.to_string()),
+                Some(Err(violation)) => {
+                    return Incoming::Ended(Ended::Violation {
+                        code: violation.code(),
+                        reason: violation.to_string(),
+                    });
+                }
+                None => {}
+            }
+            match self.stream.read(self.frames.spare()) {
+                Ok(0) => return Incoming::Ended(Ended::ByPeer),
+                Ok(n) => {
+                    self.companion.heard();
+                    self.frames.filled(n);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
                     debug!("failed to read from a WebSocket client: {e}");
                     return Incoming::Ended(Ended::ByPeer);
@@ -73,43 +85,8 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
     }
 }
 
-/// The reading half of a connection. What the WebSocket library wants to write goes, in whole frames, to the thread
-/// that does all writing.
-struct Incomings<R> {
-    stream: R,
-    companion: Arc<dyn Companion>,
-}
-
-impl<R: Read> Read for Incomings<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.read(bytes) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(n) if n > 0 => {
-                    self.companion.heard();
-                    return Ok(n);
-                }
-                result => return result,
-            }
-        }
-    }
-}
-
-impl<R> Write for Incomings<R> {
-    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.companion.send_frames(frames.to_vec());
-        Ok(frames.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-const FINAL: u8 = 0x80;
-const TEXT: u8 = 1;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
+/// Stands for a close frame without a code; it is not sent.
+const NO_CODE: [u8; 2] = 1005u16.to_be_bytes();
 
 /// The header of an unmasked text frame with a payload of `len` bytes (RFC 6455, section 5.2).
 pub fn text_frame_header(len: usize, room: &mut [u8; 10]) -> &[u8] {
@@ -135,16 +112,17 @@ pub fn text_frame_header(len: usize, room: &mut [u8; 10]) -> &[u8] {
 
 /// A ping without a payload.
 pub fn ping_frame() -> Vec<u8> {
-    vec![FINAL | PING, 0]
+    control_frame(PING, &[], &[])
 }
 
 /// A close frame. The reason is cut to the 123 bytes that one may have.
 pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     let reason = &reason[..reason.floor_char_boundary(123)];
-    let mut frame = vec![FINAL | CLOSE, 2 + reason.len() as u8];
-    frame.extend_from_slice(&code.to_be_bytes());
-    frame.extend_from_slice(reason.as_bytes());
-    frame
+    control_frame(CLOSE, &code.to_be_bytes(), reason.as_bytes())
+}
+
+fn control_frame(opcode: u8, head: &[u8], tail: &[u8]) -> Vec<u8> {
+    [&[FINAL | opcode, (head.len() + tail.len()) as u8], head, tail].concat()
 }
 
 #[cfg(test)]
