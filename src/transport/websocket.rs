@@ -65,7 +65,10 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
                 }
                 Err(Error::Protocol(e)) => return violation(1002, e.to_string()),
                 Err(e) => {
-                    debug!("failed to read from a WebSocket client: {e}");
+                    // The others are those of handshakes and of writing.
+                    if let Error::Io(e) = e {
+                        debug!("failed to read from a WebSocket client: {e}");
+                    }
                     return Incoming::Ended(Ended::ByPeer);
                 }
             }
