@@ -65,6 +65,14 @@ impl AnswerText {
         }
     }
 
+    /// Takes the text, as an ordinary vector, and leaves none.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        match std::mem::replace(self, AnswerText::Small(Vec::new())) {
+            AnswerText::Small(text) => text,
+            large @ AnswerText::Large { .. } => large.bytes().to_vec(),
+        }
+    }
+
     /// The text so far.
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
@@ -90,17 +98,6 @@ impl AnswerText {
 impl AsRef<[u8]> for AnswerText {
     fn as_ref(&self) -> &[u8] {
         self.bytes()
-    }
-}
-
-impl io::Write for AnswerText {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

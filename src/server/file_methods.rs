@@ -317,7 +317,12 @@ fn path_error(error: &PathUriError) -> RpcError {
 }
 
 fn put(out: &mut AnswerText, result: &impl Serialize) -> Result<(), RpcError> {
-    serde_json::to_writer(out, result).map_err(|e| RpcError::internal(format!("failed to encode the result: {e}")))
+    // Into a vector like all other results: the code for another kind of output would be as much again.
+    let mut text = out.take();
+    serde_json::to_writer(&mut text, result)
+        .map_err(|e| RpcError::internal(format!("failed to encode the result: {e}")))?;
+    *out = AnswerText::Small(text);
+    Ok(())
 }
 
 fn put_nothing(out: &mut AnswerText) -> Result<(), RpcError> {

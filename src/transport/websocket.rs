@@ -77,7 +77,10 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
-                    debug!("failed to read from a WebSocket client: {e}");
+                    // The others are those of handshakes and of writing.
+                    if let Error::Io(e) = e {
+                        debug!("failed to read from a WebSocket client: {e}");
+                    }
                     return Incoming::Ended(Ended::ByPeer);
                 }
             }
