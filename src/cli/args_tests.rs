@@ -3,7 +3,7 @@ use exec_server::transport::auth::Authorizer;
 use std::os::unix::ffi::OsStringExt;
 
 fn command(line: &str) -> Result<Command, UsageError> {
-    parse(line.split_whitespace().map(OsString::from))
+    parse(&mut line.split_whitespace().map(OsString::from))
 }
 
 #[track_caller]
@@ -28,6 +28,9 @@ fn address(text: &str) -> Listen {
 
 #[test]
 fn nothing_has_to_be_given() {
+    for line in ["", "serve"] {
+        assert_eq!(serve(line).listen, address("127.0.0.1:0"));
+    }
     let args = serve("");
     assert_eq!(args.listen, address("127.0.0.1:0"));
     assert!(matches!(args.auth, AuthArgs::None));
@@ -54,7 +57,7 @@ fn values_come_after_a_space_or_an_equals_sign() {
 #[test]
 fn help_and_version_are_commands() {
     for line in ["-h", "--help", "--listen stdio --help", "-h --nonsense"] {
-        assert!(matches!(command(line), Ok(Command::Help)), "{line}");
+        assert!(matches!(command(line), Ok(Command::Help(SERVE))), "{line}");
     }
     for line in ["-V", "--version", "--version --help"] {
         assert!(matches!(command(line), Ok(Command::Version)), "{line}");
@@ -78,7 +81,9 @@ fn what_is_not_known_is_refused() {
         assert_eq!(error(&format!("{flag} x")), format!("unknown flag `{flag}`"));
     }
     assert_eq!(error("--config=x"), "unknown flag `--config`");
-    assert_eq!(error("serve"), "unexpected argument `serve`");
+    assert_eq!(error("--listen stdio serve"), "unexpected argument `serve`");
+    assert_eq!(error("serve serve"), "unexpected argument `serve`");
+    assert_eq!(error("serve -t"), "unknown flag `-t`");
     assert_eq!(error("a=b"), "unexpected argument `a=b`");
     assert_eq!(error("--insecure-no-auth yes"), "unexpected argument `yes`");
 }
@@ -215,8 +220,8 @@ fn numbers_have_their_ranges() {
 fn values_that_are_no_text_are_paths_only() {
     let odd = |prefix: &str| OsString::from_vec([prefix.as_bytes(), b"\xff"].concat());
     let auth = ["--ws-auth", "capability-token"].map(OsString::from);
-    let args = auth.into_iter().chain([odd("--ws-token-file=")]);
-    match parse(args) {
+    let mut args = auth.into_iter().chain([odd("--ws-token-file=")]);
+    match parse(&mut args) {
         Ok(Command::Serve(ServeArgs {
             auth: AuthArgs::TokenFile(path),
             ..
@@ -225,9 +230,9 @@ fn values_that_are_no_text_are_paths_only() {
         }
         other => panic!("{other:?}"),
     }
-    let error = parse([odd("--listen=")].into_iter()).unwrap_err();
+    let error = parse(&mut [odd("--listen=")].into_iter()).unwrap_err();
     assert_eq!(error.to_string(), "the value of --listen is not UTF-8");
-    let error = parse([odd("x")].into_iter()).unwrap_err();
+    let error = parse(&mut [odd("x")].into_iter()).unwrap_err();
     assert_eq!(error.to_string(), "unexpected argument `x\u{fffd}`");
 }
 
@@ -330,7 +335,7 @@ fn flags_that_need_sha256_must_fit_together() {
 
 #[test]
 fn errors_are_one_line() {
-    let odd = parse([OsString::from("a\nb\u{1b}")].into_iter()).unwrap_err();
+    let odd = parse(&mut [OsString::from("a\nb\u{1b}")].into_iter()).unwrap_err();
     assert_eq!(odd.to_string(), "unexpected argument `a\\nb\\u{1b}`");
     for line in [
         "--listen x",
@@ -346,8 +351,8 @@ fn errors_are_one_line() {
 
 #[test]
 fn help_names_every_flag_and_fits_a_terminal() {
-    assert!(HELP.lines().all(|line| line.chars().count() <= 80));
-    let flags = HELP
+    assert!(SERVE.lines().all(|line| line.chars().count() <= 80));
+    let flags = SERVE
         .lines()
         .filter_map(|line| line.strip_prefix("  "))
         .filter(|line| line.starts_with('-'))

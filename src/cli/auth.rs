@@ -8,7 +8,7 @@ use exec_server::transport::auth::{Authorizer, SecretError};
 #[cfg(feature = "signed-tokens")]
 use exec_server::transport::signed::{Claims, Digest};
 
-use super::args::{Flag, UsageError, wrong};
+use super::flags::{Flag, UsageError, wrong};
 
 const FLAGS_WITHOUT_AUTH: &str = "websocket auth flags require `--ws-auth capability-token` or \
     `--ws-auth signed-bearer-token`";
@@ -80,7 +80,7 @@ enum AuthKind {
 
 impl GivenAuth {
     /// Takes a flag whose name begins with `--ws-`.
-    pub(super) fn take(&mut self, flag: &mut Flag<'_>) -> Result<(), UsageError> {
+    pub(super) fn take(&mut self, flag: &mut Flag<'_, '_>) -> Result<(), UsageError> {
         match flag.name {
             "--ws-auth" => {
                 let kind = flag.parsed("capability-token or signed-bearer-token", |text| match text {
@@ -99,12 +99,12 @@ impl GivenAuth {
             | "--ws-issuer"
             | "--ws-audience"
             | "--ws-max-clock-skew-seconds" => self.take_signed(flag),
-            name => wrong(format!("unknown flag `{name}`")),
+            _ => flag.unknown(),
         }
     }
 
     #[cfg(feature = "signed-tokens")]
-    fn take_signed(&mut self, flag: &mut Flag<'_>) -> Result<(), UsageError> {
+    fn take_signed(&mut self, flag: &mut Flag<'_, '_>) -> Result<(), UsageError> {
         let signed = &mut self.signed;
         match flag.name {
             "--ws-token-sha256" => match Digest::from_hex(&flag.text()?) {
@@ -131,7 +131,7 @@ impl GivenAuth {
     }
 
     #[cfg(not(feature = "signed-tokens"))]
-    fn take_signed(&mut self, flag: &mut Flag<'_>) -> Result<(), UsageError> {
+    fn take_signed(&mut self, flag: &mut Flag<'_, '_>) -> Result<(), UsageError> {
         wrong(format!("{} needs a build with the feature signed-tokens", flag.name))
     }
 

@@ -127,11 +127,7 @@ impl Authorizer {
     ///
     /// Only the file's owner may have any access to it.
     pub fn from_token_file(path: &Path) -> Result<Self, SecretError> {
-        let token = read_secret(path)?;
-        if token.iter().any(u8::is_ascii_control) {
-            return Err(SecretError::NotAToken { path: path.into() });
-        }
-        Ok(Self::Token(Token(token.into())))
+        Ok(Self::Token(Token(read_token_file(path)?.into())))
     }
 
     /// Wants a token with this SHA-256 digest, 64 hex digits of either case.
@@ -222,6 +218,18 @@ pub(super) fn is_same(given: &[u8], expected: &[u8]) -> bool {
         difference = std::hint::black_box(difference | (a ^ b));
     }
     difference == 0
+}
+
+/// The token that is the content of `path`, without white space around it.
+///
+/// # Errors
+/// It cannot be read, others than its owner have access to it, or its content is no token.
+pub fn read_token_file(path: &Path) -> Result<Vec<u8>, SecretError> {
+    let token = read_secret(path)?;
+    if token.iter().any(u8::is_ascii_control) {
+        return Err(SecretError::NotAToken { path: path.into() });
+    }
+    Ok(token)
 }
 
 fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {

@@ -3,11 +3,13 @@
 
 #![allow(dead_code, unused_imports)]
 
+mod cli;
 mod client;
 mod fault_proxy;
 mod process;
 mod scripted_server;
 
+pub(crate) use cli::{Cli, Ended, cli};
 pub(crate) use client::{Client, Event, Run, write};
 pub(crate) use fault_proxy::{Fault, FaultProxy};
 pub(crate) use process::{children, is_alive, processor_time, stat, threads_and_fds, wait_until_blocked};
@@ -64,6 +66,11 @@ impl Server {
         assert!(url.starts_with("ws://127.0.0.1:"), "{url:?}");
         let url = Some(url.trim_end().to_owned());
         Server { child, url }
+    }
+
+    /// The URL it listens at.
+    pub(crate) fn url(&self) -> &str {
+        self.url.as_deref().unwrap()
     }
 
     /// The address it listens on, such as `127.0.0.1:1234`.
