@@ -62,7 +62,7 @@ fn files_of_any_size_arrive_whole() {
     let dir = Dir::new();
     let [from, there, back] = ["from", "there", "back"].map(|name| dir.path(name));
     everywhere(|place| {
-        for len in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 4 * BLOCK, 9 * BLOCK + 12_345] {
+        for len in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 12_345] {
             let content: Vec<u8> = (0..len as u32).map(|n| (n ^ (n >> 11)) as u8).collect();
             fs::write(&from, &content).unwrap();
             copies(place, &[&local(&from), &remote(&there)]);

@@ -15,7 +15,9 @@ pub(crate) fn list(args: &ListArgs) -> Result<u8, Failure> {
     // So that the session is free again before this is over.
     connected.end();
     let mut table = row("PID", "STATE", "TTY", "BYTES", "NAME");
-    for process in listed.map_err(|e| Failure::from(e).plain())? {
+    let mut processes = listed.map_err(|e| Failure::from(e).plain())?;
+    processes.sort_unstable_by(|a, b| a.process_id.cmp(&b.process_id));
+    for process in processes {
         table += &row(
             &process.pid.map_or("-".into(), |pid| pid.to_string()),
             &state(&process),

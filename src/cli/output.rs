@@ -61,7 +61,8 @@ pub(super) fn forward(
                 deadline = Some(Instant::now() + LEFTOVERS_LIMIT);
                 on_exit();
             }
-            Ok(ExecProcessEvent::Failed(reason)) => return Err(Failure::new(reason)),
+            // Once it is known how the command has ended, all that it has written itself is here.
+            Ok(ExecProcessEvent::Failed(reason)) => return code.ok_or_else(|| Failure::new(reason)),
             Ok(ExecProcessEvent::Closed { .. }) | Err(RecvError::Ended) => {
                 return code.ok_or_else(|| Failure::new("the server does not say how the command has ended"));
             }

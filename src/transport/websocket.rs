@@ -77,10 +77,7 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
-                    // The others are those of handshakes and of writing.
-                    if let Error::Io(e) = e {
-                        debug!("failed to read from a WebSocket client: {e}");
-                    }
+                    debug!("failed to read from a WebSocket client: {e}");
                     return Incoming::Ended(Ended::ByPeer);
                 }
             }

@@ -19,8 +19,9 @@ pub trait AckSink: Send + Sync {
 const ACK_EVENTS: usize = 256;
 
 /// When the reader is about to wait, or is done, it acknowledges what it has consumed if it is at least this many bytes
-/// or events. Less is not worth a message: an interactive program would cost one for each echo.
-const WORTH_AN_ACK: (usize, usize) = (4 * 1024, 16);
+/// or events. Less is not worth a message: an interactive program would cost one for each echo, and one that writes
+/// small pieces without a pause one for each piece. Far less than a server's window.
+const WORTH_AN_ACK: (usize, usize) = (32 * 1024, 32);
 
 /// The acknowledgements of one process.
 pub(super) struct Acks {
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn a_reader_that_waits_acknowledges_what_is_worth_it() {
         let (state, mut events, acked) = process();
-        state.on_event(zeros(1, 4 * KIB - 1));
+        state.on_event(zeros(1, 32 * KIB - 1));
         receive(&mut events, 1);
         assert_eq!(events.try_recv(), Err(RecvError::Empty));
         assert_eq!(acked.take(), NONE);
@@ -263,16 +264,16 @@ mod tests {
         assert_eq!(acked.take(), NONE, "it may have more to read");
         assert_eq!(events.recv_timeout(Duration::from_millis(1)), Err(RecvError::Empty));
         assert_eq!(acked.take(), [2]);
-        for seq in 3..=18 {
+        for seq in 3..=34 {
             state.on_event(output(seq, "x"));
             receive(&mut events, 1);
             assert_eq!(events.try_recv(), Err(RecvError::Empty));
         }
-        assert_eq!(acked.take(), [18]);
-        state.on_event(zeros(19, 5 * KIB));
-        state.on_event(closed(20));
+        assert_eq!(acked.take(), [34]);
+        state.on_event(zeros(35, 33 * KIB));
+        state.on_event(closed(36));
         receive(&mut events, 2);
-        assert_eq!(acked.take(), [20], "nothing will come for which it might wait");
+        assert_eq!(acked.take(), [36], "nothing will come for which it might wait");
         drop(events);
         assert_eq!(acked.take(), NONE);
     }
