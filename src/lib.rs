@@ -1,7 +1,9 @@
 //! Runs commands and touches files for a client that lives elsewhere.
 
+#[cfg(feature = "client")]
 pub mod client;
 pub mod files;
+#[cfg(feature = "client")]
 pub mod host;
 pub mod process;
 pub mod protocol;

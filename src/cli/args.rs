@@ -10,7 +10,8 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::auth::{AuthArgs, GivenAuth};
-use super::client_args::{AttachArgs, CLIENT_COMMANDS, CopyArgs, ListArgs, RunArgs, parse_client};
+#[cfg(feature = "client")]
+use super::client::{CLIENT_COMMANDS, ClientCommand, parse_client};
 use super::flags::{Args, Flag, Page, UsageError, read_args, wrong};
 use super::help::SERVE;
 
@@ -29,14 +30,9 @@ pub(crate) enum Command {
     Version,
     /// Run the server.
     Serve(ServeArgs),
-    /// Run a command through a server.
-    Run(RunArgs),
-    /// Go on with a command that runs.
-    Attach(AttachArgs),
-    /// List the commands of a session.
-    List(ListArgs),
-    /// Copy files from or to a server.
-    Copy(CopyArgs),
+    /// Use a server.
+    #[cfg(feature = "client")]
+    Client(ClientCommand),
 }
 
 /// How to serve.
@@ -66,11 +62,12 @@ pub(crate) enum Listen {
 /// Parses the arguments, without the program's own name.
 pub(crate) fn parse(args: &mut dyn Iterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut args = args.peekable();
-    let named = |command: &OsString| command == "serve" || CLIENT_COMMANDS.iter().any(|name| command == name);
-    match args.next_if(named) {
-        Some(command) if command != "serve" => parse_client(&command.to_string_lossy(), &mut args),
-        _ => parse_serve(&mut args),
+    #[cfg(feature = "client")]
+    if let Some(command) = args.next_if(|command| CLIENT_COMMANDS.iter().any(|name| command == name)) {
+        return parse_client(&command.to_string_lossy(), &mut args);
     }
+    args.next_if(|command| command == "serve");
+    parse_serve(&mut args)
 }
 
 fn parse_serve(args: &mut Args<'_>) -> Result<Command, UsageError> {

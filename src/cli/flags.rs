@@ -77,11 +77,13 @@ impl Flag<'_, '_> {
     }
 
     /// The argument as it is.
+    #[cfg(feature = "client")]
     pub(super) fn word(&self) -> OsString {
         self.word.to_owned()
     }
 
     /// All arguments behind it.
+    #[cfg(feature = "client")]
     pub(super) fn rest(&mut self) -> Vec<OsString> {
         self.args.collect()
     }

@@ -26,6 +26,7 @@ pub(crate) fn install(level: LevelFilter) {
 }
 
 /// Says whether the terminal is raw.
+#[cfg(feature = "client")]
 pub(super) fn set_raw(is_raw: bool) {
     IS_RAW.store(is_raw, Ordering::Relaxed);
 }

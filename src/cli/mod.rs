@@ -1,31 +1,20 @@
 //! The command line: the only place that prints.
 
 pub(crate) mod args;
-pub(crate) mod attach;
 mod auth;
-mod client_args;
-pub(crate) mod copy;
-mod copy_file;
-mod failure;
+#[cfg(feature = "client")]
+pub(crate) mod client;
 mod flags;
-mod foreground;
 mod help;
-mod input;
-pub(crate) mod list;
 pub(crate) mod log_output;
-mod output;
-mod place;
-mod progress;
-pub(crate) mod run;
 pub(crate) mod serve;
-mod signals;
-mod terminal;
 
-pub(crate) use failure::Failure;
+use std::io::Write;
+use std::process::ExitCode;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// What a lock guards is whole whenever it is free, also after a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Says what went wrong.
+pub(crate) fn fail(code: u8, error: &str) -> ExitCode {
+    // Nobody is left to be told if it fails.
+    let _ = std::io::stderr().write_all(format!("exec-server: {error}\n").as_bytes());
+    ExitCode::from(code)
 }

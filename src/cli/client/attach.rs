@@ -1,6 +1,6 @@
 //! `exec-server attach`: going on with a command that was left running.
 
-use super::client_args::AttachArgs;
+use super::args::AttachArgs;
 use super::failure::Failure;
 use super::foreground::{self, Patience, Started};
 use super::place::connect;

@@ -1,6 +1,6 @@
 //! `exec-server cp`: files from or to a server.
 
-use super::client_args::{CopyArgs, Direction};
+use super::args::{CopyArgs, Direction};
 use super::copy_file::{Problem, fetch, send};
 use super::failure::Failure;
 use super::place::{Connected, connect};

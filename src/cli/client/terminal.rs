@@ -1,6 +1,7 @@
 //! The terminal that this program runs on.
 
-use super::{lock, log_output};
+use super::lock;
+use crate::cli::log_output;
 use exec_server::protocol::process::TerminalSize;
 use exec_server::sys::ioctl::terminal_size;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};

@@ -1,6 +1,6 @@
 //! `exec-server ps`: the commands of a session.
 
-use super::client_args::ListArgs;
+use super::args::ListArgs;
 use super::failure::Failure;
 use super::output;
 use super::place::connect;

@@ -1,6 +1,6 @@
 //! Connecting to the server that was asked for.
 
-use super::client_args::{Common, Place};
+use super::args::{Common, Place};
 use super::failure::Failure;
 use exec_server::client::{
     ExecServerClient, ExecServerClientConnectOptions, ExecServerError, ExecServerLaunchCommand,

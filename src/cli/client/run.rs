@@ -1,6 +1,6 @@
 //! `exec-server run`: a command through a server, as if it ran here.
 
-use super::client_args::{Place, RunArgs};
+use super::args::{Place, RunArgs};
 use super::failure::Failure;
 use super::foreground::{self, Patience, Started};
 use super::place::{Connected, connect};

@@ -1,14 +1,15 @@
 //! The arguments of the commands that use a server: `run`, `attach`, `ps` and `cp`.
 
-use super::args::Command;
-use super::flags::{Args, Flag, Page, UsageError, read_args, wrong};
+use super::ClientCommand;
 use super::help::{ATTACH, COPY, LIST, RUN};
+use crate::cli::args::Command;
+use crate::cli::flags::{Args, Flag, Page, UsageError, read_args, wrong};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Their names.
-pub(super) const CLIENT_COMMANDS: [&str; 4] = ["run", "attach", "ps", "cp"];
+pub(in crate::cli) const CLIENT_COMMANDS: [&str; 4] = ["run", "attach", "ps", "cp"];
 
 /// Which server to use.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,7 +96,7 @@ pub(crate) enum Direction {
 }
 
 /// Parses what follows the name of the command.
-pub(super) fn parse_client(command: &str, args: &mut Args<'_>) -> Result<Command, UsageError> {
+pub(in crate::cli) fn parse_client(command: &str, args: &mut Args<'_>) -> Result<Command, UsageError> {
     let mut given = Given::default();
     let page = read_args(args, &mut |flag| given.take(command, flag))?;
     match page {
@@ -111,11 +112,12 @@ pub(super) fn parse_client(command: &str, args: &mut Args<'_>) -> Result<Command
         None => {}
     }
     match command {
-        "run" => given.run_args().map(Command::Run),
-        "attach" => given.attach_args().map(Command::Attach),
-        "ps" => given.list_args().map(Command::List),
-        _ => given.copy_args().map(Command::Copy),
+        "run" => given.run_args().map(ClientCommand::Run),
+        "attach" => given.attach_args().map(ClientCommand::Attach),
+        "ps" => given.list_args().map(ClientCommand::List),
+        _ => given.copy_args().map(ClientCommand::Copy),
     }
+    .map(Command::Client)
 }
 
 /// The arguments that were there.
@@ -310,5 +312,5 @@ fn remote_path(word: &OsString) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
-#[path = "client_args_tests.rs"]
+#[path = "args_tests.rs"]
 mod tests;

@@ -1,6 +1,5 @@
-use super::super::args::{Command, parse};
-use super::super::help::{ATTACH, COPY, LIST, RUN};
 use super::*;
+use crate::cli::args::parse;
 use std::os::unix::ffi::OsStringExt;
 
 fn command(line: &str) -> Result<Command, UsageError> {
@@ -10,7 +9,7 @@ fn command(line: &str) -> Result<Command, UsageError> {
 #[track_caller]
 fn run(line: &str) -> RunArgs {
     match command(&format!("run {line}")) {
-        Ok(Command::Run(args)) => args,
+        Ok(Command::Client(ClientCommand::Run(args))) => args,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -55,14 +54,16 @@ fn sessions_are_those_of_other_servers() {
     let session = "--connect ws://box:1 --session s";
     for (line, name) in [("", None), (" p", Some("p")), (" -- -p", Some("-p"))] {
         match command(&format!("attach {session}{line}")) {
-            Ok(Command::Attach(args)) => {
+            Ok(Command::Client(ClientCommand::Attach(args))) => {
                 assert_eq!((args.common.place, args.session), (remote(None), "s".into()));
                 assert_eq!(args.process.as_deref(), name);
             }
             other => panic!("{other:?}"),
         }
     }
-    assert!(matches!(command(&format!("ps {session}")), Ok(Command::List(args)) if args.session == "s"));
+    assert!(
+        matches!(command(&format!("ps {session}")), Ok(Command::Client(ClientCommand::List(args))) if args.session == "s")
+    );
 }
 
 #[test]
@@ -86,7 +87,9 @@ fn one_side_of_a_copy_is_remote() {
         ),
     ] {
         match command(&format!("cp {line}")) {
-            Ok(Command::Copy(args)) => assert_eq!((args.direction, args.recursive), (expected, recursive)),
+            Ok(Command::Client(ClientCommand::Copy(args))) => {
+                assert_eq!((args.direction, args.recursive), (expected, recursive))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -150,7 +153,7 @@ fn what_makes_no_sense_is_refused() {
 fn paths_may_be_any_bytes() {
     let odd = |prefix: &str| OsString::from_vec([prefix.as_bytes(), b"\xff"].concat());
     match parse(&mut ["cp".into(), odd("remote:"), odd("/")].into_iter()) {
-        Ok(Command::Copy(args)) => {
+        Ok(Command::Client(ClientCommand::Copy(args))) => {
             let (from, to) = (odd("").into(), odd("/").into());
             assert_eq!(args.direction, Direction::Fetch { from, to });
         }
