@@ -134,11 +134,12 @@ pub fn parse(text: &str) -> Result<PathBuf, PathUriError> {
         return Ok(without_dots(text.as_bytes()));
     }
     // What a URL parser ignores: controls and spaces around it, tabs and line ends anywhere.
-    let uri: String = text
-        .trim_matches(|c| c <= ' ')
-        .chars()
-        .filter(|c| !matches!(c, '\t' | '\n' | '\r'))
-        .collect();
+    let text = text.trim_matches(|c| c <= ' ');
+    let ignored = ['\t', '\n', '\r'];
+    let uri = match text.contains(ignored) {
+        false => Cow::Borrowed(text),
+        true => text.replace(ignored, "").into(),
+    };
     let Some(rest) = after_scheme(&uri)? else {
         return Err(PathUriError::params("invalid URI: relative URL without a base"));
     };
