@@ -1,5 +1,7 @@
 //! The blocking client against the built server.
 
+#![cfg(feature = "client")]
+
 mod kit;
 
 use exec_server::client::events::{ExecOutputStream, ExecProcessEvent};

@@ -1,5 +1,7 @@
 //! The blocking client on a network that fails.
 
+#![cfg(feature = "client")]
+
 #[path = "checks/random.rs"]
 mod random;
 

@@ -1,5 +1,7 @@
 //! What a client takes and gives back. Alone in its program, whose threads and descriptors it counts.
 
+#![cfg(feature = "client")]
+
 mod kit;
 
 use exec_server::client::{ExecServerClient, ExecServerLaunchCommand, RemoteExecServerConnectArgs, StartOptions};

@@ -1,5 +1,7 @@
 //! The blocking client against servers that behave as none should, or as old ones do.
 
+#![cfg(feature = "client")]
+
 mod kit;
 
 use exec_server::client::events::ExecProcessEvent;

@@ -1,5 +1,7 @@
 //! `exec-server cp`: files from and to a server.
 
+#![cfg(feature = "client")]
+
 mod kit;
 
 use kit::{Cli, Dir, Fault, FaultProxy, Server, cli, command, scripted};

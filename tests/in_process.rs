@@ -1,5 +1,7 @@
 //! The in-process host: every rule of what it does when, with its own server and with one that the test plays.
 
+#![cfg(feature = "client")]
+
 mod kit;
 
 use exec_server::host::{

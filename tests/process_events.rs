@@ -1,5 +1,7 @@
 //! The client's state of a process, driven like a connection drives it, against models that are too simple to be wrong.
 
+#![cfg(feature = "client")]
+
 #[path = "checks/random.rs"]
 mod random;
 

@@ -1,5 +1,7 @@
 //! `exec-server run`: a command through a server is like the command.
 
+#![cfg(feature = "client")]
+
 mod kit;
 
 use kit::{Cli, Dir, Ended, Fault, FaultProxy, Server, cli, command, is_alive, scripted, until};

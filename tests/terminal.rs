@@ -1,5 +1,7 @@
 //! `exec-server run -t` on a terminal.
 
+#![cfg(feature = "client")]
+
 mod kit;
 
 use exec_server::sys::{ioctl, pty};

@@ -4,6 +4,7 @@ use super::connection::{Connection, Wire};
 use super::incoming::{Incoming, stream_named, understand};
 use super::server_command::{ServerCommand, Turn};
 use super::session::Session;
+use crate::sys::thread;
 use crate::transport::frame_splitter::{Frame, FrameSplitter};
 use crate::transport::line::LineSplitter;
 use crate::transport::memory::ToClient;
@@ -50,8 +51,7 @@ pub(super) fn start(
 }
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(name.into());
-    builder.stack_size(STACK_BYTES).spawn(run)
+    thread::start(name, STACK_BYTES, Box::new(run))
 }
 
 struct Reader {

@@ -3,6 +3,7 @@
 use super::args::{CopyArgs, Direction};
 use super::copy_file::{Problem, fetch, send};
 use super::failure::Failure;
+use super::foreground::spawn;
 use super::place::{Connected, connect};
 use super::signals::{Caught, Signals};
 use exec_server::client::ExecServerClient;
@@ -48,7 +49,7 @@ impl Interruption {
         let signals = Signals::block().map_err(Failure::plain)?;
         let interruption = Arc::new(Interruption::default());
         let watching = interruption.clone();
-        let thread = std::thread::Builder::new().spawn(move || {
+        let watch = move || {
             loop {
                 let _ = poll(
                     &mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)],
@@ -65,8 +66,8 @@ impl Interruption {
                     }
                 }
             }
-        });
-        thread.map_err(|e| Failure::system("failed to start a thread", e).plain())?;
+        };
+        spawn("signals", watch).map_err(Failure::plain)?;
         Ok(interruption)
     }
 }

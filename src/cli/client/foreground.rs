@@ -14,6 +14,7 @@ use exec_server::client::ExecServerProcess;
 use exec_server::process::{kill_descendants, reap_orphans};
 use exec_server::protocol::error::INVALID_PARAMS;
 use exec_server::protocol::process::ProcessSignal;
+use exec_server::sys::thread;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -97,10 +98,11 @@ pub(super) fn run(patience: &Patience, start: Start) -> Result<u8, Failure> {
     outcome
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    let builder = std::thread::Builder::new().name(name.into());
-    builder
-        .spawn(run)
+/// The stacks of this program's own threads, which do nothing deep.
+const STACK_BYTES: usize = 256 * 1024;
+
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    thread::start(name, STACK_BYTES, Box::new(run))
         .map(drop)
         .map_err(|e| Failure::system("failed to start a thread", e))
 }
