@@ -8,6 +8,7 @@ use super::start::{self, StartError, StartSpec, Stdio, Streams};
 use crate::sys::{ioctl, spawn, thread};
 use log::{debug, error};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -23,6 +24,14 @@ const STACK_BYTES: usize = 128 * 1024;
 /// A pipe read that brought less than this is not tried again before the next poll: the pipe was empty. One that
 /// brought more comes from a process that writes much, so that there is more by now and fewer, larger events result.
 const WORTH_ANOTHER_READ: usize = 4096;
+
+/// An event of at least so many bytes shows that a command writes faster than it is read: then its pipe is made larger.
+const WORTH_A_LARGER_PIPE: usize = BLOCK_BYTES / 2;
+
+/// What a pipe may hold then. A command that need not wait so often is not woken so often, and what it has written is
+/// read in larger pieces; the kernel takes the memory only for what is in the pipe. Where it may not be had, the pipe
+/// stays as it is, with 64 KiB.
+const LARGER_PIPE_BYTES: i32 = 256 * 1024;
 
 /// The same for a terminal, which gives at most a page a read and often less.
 const WORTH_ANOTHER_TERMINAL_READ: usize = 512;
@@ -128,6 +137,8 @@ fn reap(child: &spawn::Child) -> Exit {
 struct Output {
     fd: Arc<OwnedFd>,
     stream: Stream,
+    /// A pipe that was not made larger yet.
+    is_small: bool,
 }
 
 struct Supervisor {
@@ -160,10 +171,12 @@ impl Supervisor {
         let stdout = Output {
             fd: streams.stdout,
             stream: if tty { Stream::Pty } else { Stream::Stdout },
+            is_small: !tty,
         };
         let stderr = streams.stderr.map(|fd| Output {
             fd,
             stream: Stream::Stderr,
+            is_small: true,
         });
         let outputs = [Some(stdout), stderr];
         Supervisor {
@@ -312,7 +325,7 @@ impl Supervisor {
 
     /// Reads what is there into one event. Returns how many bytes that was.
     fn read(&mut self, i: usize) -> usize {
-        let Some(output) = &self.outputs[i] else { return 0 };
+        let Some(output) = &mut self.outputs[i] else { return 0 };
         let Some(mut block) = self.block.take() else { return 0 };
         let stream = output.stream;
         let worth_another = if stream == Stream::Pty {
@@ -339,6 +352,9 @@ impl Supervisor {
         }
         if ended {
             self.outputs[i] = None;
+        } else if output.is_small && len >= WORTH_A_LARGER_PIPE {
+            let _ = fcntl(&output.fd, FcntlArg::F_SETPIPE_SZ(LARGER_PIPE_BYTES));
+            output.is_small = false;
         }
         if len > 0 {
             self.append(stream, block, len);
