@@ -4,6 +4,7 @@ use super::failure::Failure;
 use exec_server::client::ExecServerProcess;
 use exec_server::client::events::{ExecOutputStream, ExecProcessEvent, ProcessEvents, RecvError};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,6 +20,9 @@ const NOBODY_READS: u8 = 141;
 /// Chunks that are written in one go, if they are there: the less they have each, the more it matters.
 const MAX_BATCH: usize = 16;
 
+/// What our standard output may hold, if it is a pipe: then whoever reads it keeps nobody waiting for a while.
+const PIPE_BYTES: i32 = 1024 * 1024;
+
 /// Writes what the process writes, until there is no more of it. Returns its exit code; `on_exit` is called once that is
 /// known.
 pub(super) fn forward(
@@ -26,6 +30,8 @@ pub(super) fn forward(
     events: &mut ProcessEvents,
     on_exit: &dyn Fn(),
 ) -> Result<u8, Failure> {
+    // It has an effect on pipes only, and is of use but not needed.
+    let _ = fcntl(io::stdout(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     let mut code = None;
     // When the leftovers are ended; `None` before the exit, and after that.
     let mut deadline: Option<Instant> = None;
