@@ -222,42 +222,24 @@ impl Decode<'_> for String {
     }
 }
 
+macro_rules! numbers {
+    ($($number:ty),*) => {$(
+        impl Decode<'_> for $number {
+            fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+                by_serde(value)
+            }
+        }
+    )*};
+}
+
+numbers!(u64, i64, u16, usize, NonZeroUsize);
+
 impl Decode<'_> for bool {
     fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
         match value.kind {
             Kind::Bool => Ok(value.raw == b"true"),
             _ => Err(mismatch(value, "a boolean")),
         }
-    }
-}
-
-impl Decode<'_> for u64 {
-    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
-        by_serde(value)
-    }
-}
-
-impl Decode<'_> for i64 {
-    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
-        by_serde(value)
-    }
-}
-
-impl Decode<'_> for u16 {
-    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
-        by_serde(value)
-    }
-}
-
-impl Decode<'_> for usize {
-    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
-        by_serde(value)
-    }
-}
-
-impl Decode<'_> for NonZeroUsize {
-    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
-        by_serde(value)
     }
 }
 
