@@ -7,7 +7,7 @@ mod random;
 
 use exec_server::client::events::{
     AckSink, EventSubscriber, ExecOutputStream, ExecProcessEvent, ProcessEvents, ProcessOptions, ProcessOutputChunk,
-    ProcessState, Progress, ReadSnapshot, RecoverError, Recovery, RecvError,
+    ProcessState, Progress, ReadResponse, RecoverError, Recovery, RecvError,
 };
 use random::Random;
 use std::collections::BTreeSet;
@@ -205,11 +205,11 @@ fn what_the_server_has_forgotten_is_never_passed_over() {
 }
 
 /// What a server answers that has seen these of `count` events.
-fn read(happened: &[ExecProcessEvent], after: u64, count: usize) -> ReadSnapshot {
-    let mut answer = ReadSnapshot {
+fn read(happened: &[ExecProcessEvent], after: u64, count: usize) -> ReadResponse {
+    let mut answer = ReadResponse {
         next_seq: happened.len() as u64 + 1,
         closed: happened.len() == count,
-        ..ReadSnapshot::default()
+        ..ReadResponse::default()
     };
     for event in happened {
         match event {

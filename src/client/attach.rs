@@ -46,7 +46,7 @@ fn take_up(session: &Session, state: &Arc<ProcessState>) -> Result<u64> {
         let answer = session.call_until_answered("process/read", &params, None)?;
         let read = decode_read(&answer)?;
         lost_bytes += read.lost_bytes;
-        let recovery = state.take_up(read.into());
+        let recovery = state.take_up(read);
         match recovery
             .map_err(|e| ExecServerError::Protocol(format!("taking up process {}: {e}", state.process_id())))?
         {

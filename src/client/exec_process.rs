@@ -1,13 +1,13 @@
 //! A process as whoever started it sees it.
 
 use super::error::{ExecServerError, Result};
+use super::events::ReadResponse;
 use super::events::{
     EventSubscriber, ExecOutputStream, ExecProcessEvent, ProcessEvents, ProcessExit, ProcessReader, ProcessState,
     RecvError, WaitError, Wake,
 };
 use super::exec_client::ExecServerClient;
 use super::lock;
-use super::process_calls::ReadResponse;
 use super::process_stdin::ProcessStdin;
 use crate::protocol::process::{ProcessSignal, TerminalSize};
 use std::sync::{Arc, Mutex, OnceLock};

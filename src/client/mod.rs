@@ -52,11 +52,12 @@ mod start_options;
 mod stream_wire;
 
 pub use error::{ExecServerError, Result};
+pub use events::ReadResponse;
 pub use exec_client::ExecServerClient;
 pub use exec_process::{ExecServerProcess, ProcessOutput};
 pub use file_calls::MissingWatch;
 pub use options::{ExecServerClientConnectOptions, ExecServerLaunchCommand, RemoteExecServerConnectArgs};
-pub use process_calls::{ListedProcess, ReadResponse, WriteStatus};
+pub use process_calls::{ListedProcess, WriteStatus};
 pub use process_stdin::ProcessStdin;
 pub use remote_file::RemoteFile;
 pub use server_environment::{ServerEnvironment, ServerShell};

@@ -1,7 +1,7 @@
 //! The `process/*` methods, one call each.
 
 use super::error::{ExecServerError, Result};
-use super::events::{ProcessOutputChunk, ReadSnapshot};
+use super::events::{ProcessOutputChunk, ReadResponse};
 use super::exec_client::ExecServerClient;
 use super::incoming::stream_named;
 use super::json_object::JsonObject;
@@ -13,44 +13,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::time::Duration;
-
-/// What `process/read` answers.
-#[derive(Clone, Debug, Default)]
-pub struct ReadResponse {
-    /// Output, in order.
-    pub chunks: Vec<ProcessOutputChunk>,
-    /// The number from which to go on: the next read's `after_seq` is one less.
-    pub next_seq: u64,
-    /// Whether the process has ended.
-    pub exited: bool,
-    /// How, if it has.
-    pub exit_code: Option<i32>,
-    /// The signal that ended it, where the server tells.
-    pub signal: Option<String>,
-    /// Whether there will be no more events.
-    pub closed: bool,
-    /// Why there is nothing to be had any more.
-    pub failure: Option<String>,
-    /// Whether the sandbox is thought to have stopped it; `None` from servers that do not tell.
-    pub sandbox_denied: Option<bool>,
-    /// How much of the output that was asked for is gone, in bytes; 0 from servers that do not tell.
-    pub lost_bytes: u64,
-}
-
-impl From<ReadResponse> for ReadSnapshot {
-    fn from(read: ReadResponse) -> ReadSnapshot {
-        ReadSnapshot {
-            chunks: read.chunks,
-            next_seq: read.next_seq,
-            exited: read.exited,
-            exit_code: read.exit_code,
-            signal: read.signal,
-            closed: read.closed,
-            failure: read.failure,
-            sandbox_denied: read.sandbox_denied,
-        }
-    }
-}
 
 /// What became of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -155,7 +155,7 @@ fn refill(
         };
         match snapshot {
             Err(e) => break e.to_string(),
-            Ok(read) => match process.recover(read.into()) {
+            Ok(read) => match process.recover(read) {
                 Ok(Recovery::Again) => {}
                 Ok(Recovery::Complete) => {
                     if process.is_closed() {

@@ -24,7 +24,7 @@ pub use event_log::{EventLog, EventSubscriber};
 pub use io::ProcessReader;
 pub use order::{EventOrder, ReorderError};
 pub use queue::{Lagged, RecvError};
-pub use recover::{ReadSnapshot, RecoverError, Recovery};
+pub use recover::{ReadResponse, RecoverError, Recovery};
 pub use state::{ProcessExit, ProcessOptions, ProcessState, Progress, WaitError};
 pub use stream::{AckSink, ProcessEvents};
 pub use wake::Wake;

@@ -3,16 +3,13 @@
 use super::order::EventOrder;
 use super::{ExecProcessEvent, ProcessOutputChunk};
 
-/// What `process/read` answered on a new connection, asked without `maxBytes` for what comes after the last event that
-/// was published.
-///
-/// The answer's `lostBytes` is not needed: what was evicted is a gap unless it has arrived as events, and then it is
-/// not lost, though the server counts it.
+/// What `process/read` answers.
 #[derive(Clone, Debug, Default)]
-pub struct ReadSnapshot {
+pub struct ReadResponse {
     /// The output, in order.
     pub chunks: Vec<ProcessOutputChunk>,
-    /// The number the next event will get; every event before it had happened.
+    /// The number from which to go on: the next read's `after_seq` is one less. Without a bound on the output, that of the
+    /// next event.
     pub next_seq: u64,
     /// Whether the process had ended.
     pub exited: bool,
@@ -26,6 +23,9 @@ pub struct ReadSnapshot {
     pub failure: Option<String>,
     /// Whether the sandbox is thought to have stopped the process; `None` from servers that do not tell.
     pub sandbox_denied: Option<bool>,
+    /// How much of the output that was asked for is gone, in bytes; 0 from servers that do not tell. To fill a gap it is
+    /// not needed: what was evicted is one, unless it has arrived as events, and is counted all the same.
+    pub lost_bytes: u64,
 }
 
 /// Whether the gap is filled.
@@ -77,7 +77,7 @@ impl EventOrder {
     /// What does not fit together. Nothing was published, and the order is to be ended.
     pub fn recover(
         &mut self,
-        snapshot: ReadSnapshot,
+        snapshot: ReadResponse,
         publish: &mut dyn FnMut(ExecProcessEvent),
     ) -> Result<Recovery, RecoverError> {
         if self.is_ended() {
@@ -114,7 +114,7 @@ impl EventOrder {
     }
 
     /// Gives up what the snapshot does not have any more before its oldest event.
-    pub(super) fn skip_lost(&mut self, snapshot: &ReadSnapshot) {
+    pub(super) fn skip_lost(&mut self, snapshot: &ReadResponse) {
         let closed = u64::from(snapshot.closed);
         let mut oldest = match snapshot.chunks.first() {
             Some(chunk) => chunk.seq,

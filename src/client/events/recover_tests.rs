@@ -13,16 +13,16 @@ fn order(published: u64, arrived: impl IntoIterator<Item = ExecProcessEvent>) ->
     order
 }
 
-fn snapshot(chunks: impl IntoIterator<Item = u64>, next_seq: u64) -> ReadSnapshot {
-    ReadSnapshot {
+fn snapshot(chunks: impl IntoIterator<Item = u64>, next_seq: u64) -> ReadResponse {
+    ReadResponse {
         chunks: chunks.into_iter().map(|seq| chunk(seq, Stdout, "read")).collect(),
         next_seq,
-        ..ReadSnapshot::default()
+        ..ReadResponse::default()
     }
 }
 
-fn ended(chunks: impl IntoIterator<Item = u64>, next_seq: u64, closed: bool) -> ReadSnapshot {
-    ReadSnapshot {
+fn ended(chunks: impl IntoIterator<Item = u64>, next_seq: u64, closed: bool) -> ReadResponse {
+    ReadResponse {
         exited: true,
         exit_code: Some(137),
         signal: Some("KILL".into()),
@@ -34,7 +34,7 @@ fn ended(chunks: impl IntoIterator<Item = u64>, next_seq: u64, closed: bool) -> 
 
 #[test]
 fn what_is_lost_is_not_waited_for() {
-    let table: [(&[ExecProcessEvent], ReadSnapshot, &[u64]); 7] = [
+    let table: [(&[ExecProcessEvent], ReadResponse, &[u64]); 7] = [
         (&[], snapshot([1, 2], 3), &[1, 2]),
         (&[], snapshot([5, 6], 7), &[5, 6]),
         (&[output(3, "x"), output(7, "y")], snapshot([5, 6], 7), &[5, 6, 7]),
@@ -63,7 +63,7 @@ fn exit(seq: u64) -> ExecProcessEvent {
     }
 }
 
-fn recover(order: &mut EventOrder, snapshot: ReadSnapshot) -> Result<Vec<ExecProcessEvent>, String> {
+fn recover(order: &mut EventOrder, snapshot: ReadResponse) -> Result<Vec<ExecProcessEvent>, String> {
     let mut published = Vec::new();
     match order.recover(snapshot, &mut |event| published.push(event)) {
         Ok(recovery) => {
@@ -201,7 +201,7 @@ fn conflicts_are_told() {
         recover(&mut order(1, []), snapshot([2, 3, 4], 4)).unwrap_err(),
         "recovered process output sequence 4 exceeds target sequence 3"
     );
-    let no_code = ReadSnapshot {
+    let no_code = ReadResponse {
         exit_code: None,
         ..ended([2], 4, false)
     };
@@ -214,7 +214,7 @@ fn conflicts_are_told() {
         2,
         "it is known"
     );
-    let failed = ReadSnapshot {
+    let failed = ReadResponse {
         failure: Some("out of memory".into()),
         ..snapshot([2], 3)
     };

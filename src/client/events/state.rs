@@ -5,7 +5,7 @@ use super::event_log::{EventLog, EventSubscriber};
 use super::order::EventOrder;
 use super::queue::{Bounds, EventQueue};
 use super::stream::{AckSink, Acks, ProcessEvents, Unacked};
-use super::{ExecProcessEvent, ReadSnapshot, RecoverError, Recovery, Wake};
+use super::{ExecProcessEvent, ReadResponse, RecoverError, Recovery, Wake};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ impl ProcessState {
     /// # Errors
     /// Why the events cannot be had. The process has failed then, with `failed to recover process X: …`, and is to be
     /// terminated.
-    pub fn recover(&self, snapshot: ReadSnapshot) -> Result<Recovery, RecoverError> {
+    pub fn recover(&self, snapshot: ReadResponse) -> Result<Recovery, RecoverError> {
         let mut inner = self.inner();
         let Inner { order, record, .. } = &mut *inner;
         let recovered = order.recover(snapshot, &mut |event| record.publish(event, &self.acks));
@@ -196,7 +196,7 @@ impl ProcessState {
     ///
     /// # Errors
     /// As [`recover`](ProcessState::recover).
-    pub fn take_up(&self, snapshot: ReadSnapshot) -> Result<Recovery, RecoverError> {
+    pub fn take_up(&self, snapshot: ReadResponse) -> Result<Recovery, RecoverError> {
         self.inner().order.skip_lost(&snapshot);
         self.recover(snapshot)
     }

@@ -140,20 +140,20 @@ fn recovery_continues_the_stream() {
     for seq in 4..1000 {
         assert_eq!(state.on_event(zeros(seq, 9)), Progress::Open);
     }
-    let snapshot = ReadSnapshot {
+    let snapshot = ReadResponse {
         chunks: vec![chunk(2, Stdout, "b"), chunk(3, Stdout, "c")],
         next_seq: 4,
-        ..ReadSnapshot::default()
+        ..ReadResponse::default()
     };
     assert_eq!(state.recover(snapshot), Ok(Recovery::Again));
     let last_published = state.last_published();
-    let snapshot = ReadSnapshot {
+    let snapshot = ReadResponse {
         chunks: (last_published + 1..1000).map(|seq| chunk(seq, Stdout, "d")).collect(),
         next_seq: 1002,
         exited: true,
         exit_code: Some(0),
         closed: true,
-        ..ReadSnapshot::default()
+        ..ReadResponse::default()
     };
     assert_eq!(state.recover(snapshot), Ok(Recovery::Complete));
     assert_eq!(state.wake().seen(), 1001);
@@ -166,9 +166,9 @@ fn recovery_continues_the_stream() {
 fn what_cannot_be_recovered_fails_the_process() {
     let (state, events) = process();
     state.on_event(output(1, "a"));
-    let snapshot = ReadSnapshot {
+    let snapshot = ReadResponse {
         next_seq: 9,
-        ..ReadSnapshot::default()
+        ..ReadResponse::default()
     };
     assert_eq!(state.recover(snapshot), Err(RecoverError::NotRetained(8)));
     let message =
@@ -176,7 +176,7 @@ fn what_cannot_be_recovered_fails_the_process() {
     assert_eq!(state.failure().as_deref(), Some(message));
     assert_eq!(events.flatten().last(), Some(ExecProcessEvent::Failed(message.into())));
     assert_eq!(
-        state.recover(ReadSnapshot::default()),
+        state.recover(ReadResponse::default()),
         Ok(Recovery::Complete),
         "nothing is left to be done"
     );
