@@ -62,8 +62,9 @@ impl StdinQueue {
     }
 
     /// Takes input. What is refused is answered at once, the rest by the next [`settle`](StdinQueue::settle) or
-    /// [`drain`](StdinQueue::drain) for which there is room. An id that was accepted before is accepted again and its bytes are not written
-    /// twice. `end` closes the input after everything queued.
+    /// [`drain`](StdinQueue::drain) for which there is room. An id that was accepted before is accepted again and its
+    /// bytes are not written twice; an empty one is no id, so that every such write is a new one. `end` closes the input
+    /// after everything queued.
     pub fn push(&mut self, id: &str, bytes: Vec<u8>, end: bool, reply: Reply) {
         if self.ids.contains(id) {
             return reply(WriteStatus::Accepted);
@@ -158,11 +159,13 @@ struct WriteIds {
     hasher: RandomState,
     order: VecDeque<u64>,
     known: HashSet<u64>,
+    /// How many had none.
+    unnamed: u64,
 }
 
 impl WriteIds {
     fn contains(&self, id: &str) -> bool {
-        !self.known.is_empty() && self.known.contains(&self.hasher.hash_one(id))
+        !id.is_empty() && !self.known.is_empty() && self.known.contains(&self.hasher.hash_one(id))
     }
 
     fn insert(&mut self, id: &str) {
@@ -171,7 +174,13 @@ impl WriteIds {
         {
             self.known.remove(&oldest);
         }
-        let hash = self.hasher.hash_one(id);
+        let hash = if id.is_empty() {
+            // One of its own, because it may have to be forgotten like any other.
+            self.unnamed += 1;
+            self.hasher.hash_one(self.unnamed)
+        } else {
+            self.hasher.hash_one(id)
+        };
         if self.known.insert(hash) {
             self.order.push_back(hash);
         }
@@ -305,5 +314,17 @@ mod tests {
         assert_eq!(queue.queued(), 1);
         queue.push("same", vec![1], false, replies.expect(0));
         assert_eq!(queue.queued(), 2);
+    }
+
+    #[test]
+    fn writes_without_an_id_are_all_different() {
+        let (mut queue, replies) = (StdinQueue::new(1, 40), Replies::default());
+        for n in 0..3 {
+            queue.push("", vec![0; 10], false, replies.expect(n));
+        }
+        assert_eq!(queue.queued(), 30);
+        queue.close();
+        assert_eq!(replies.taken(), [(0, StdinClosed), (1, StdinClosed), (2, StdinClosed)]);
+        assert!(!queue.has_accepted(""));
     }
 }

@@ -178,8 +178,8 @@ pub struct WriteParams<'a> {
     pub process_id: Cow<'a, str>,
     /// The input, in base64.
     pub chunk: Option<Cow<'a, str>>,
-    /// Tells a retry from a new write.
-    pub write_id: Cow<'a, str>,
+    /// Tells a retry from a new write. Codex's clients before 0.142.0 have none.
+    pub write_id: Option<Cow<'a, str>>,
     /// Whether the input ends after this.
     pub close_stdin: bool,
 }
@@ -190,7 +190,7 @@ impl<'a> Decode<'a> for WriteParams<'a> {
         Ok(Self {
             process_id: fields.required("processId")?,
             chunk: fields.optional("chunk")?,
-            write_id: fields.required("writeId")?,
+            write_id: fields.optional("writeId")?,
             close_stdin: fields.or_default("closeStdin")?,
         })
     }

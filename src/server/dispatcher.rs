@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// The version that the first wire calls itself.
 const PROTOCOL_VERSION: &str = "exec-server.v0";
 
+/// What every published Codex calls itself.
+const CODEX: &str = "codex-environment";
+
 /// Why a connection cannot go on, as a WebSocket close code and in words.
 pub(super) type Violation = (u16, String);
 
@@ -56,6 +59,9 @@ pub(super) struct Client {
     pub(super) extended_signals: bool,
     /// It acknowledges the output of all processes.
     pub(super) ack_output: bool,
+    /// It may write without a `writeId`, as Codex did before 0.142.0, whose versions can't be told apart before that.
+    /// From anyone else it is an error, because a write that is sent again would be written twice.
+    pub(super) unnamed_writes: bool,
 }
 
 impl Dispatcher {
@@ -228,6 +234,7 @@ impl Dispatcher {
             session,
             extended_signals: params.extended_signals,
             ack_output: params.ack_output,
+            unnamed_writes: params.client_name == CODEX,
         });
     }
 }

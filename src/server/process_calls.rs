@@ -257,7 +257,8 @@ pub(super) fn write(context: &Context, responder: Responder, params: Params) {
                     "stdin of process {id} is full: it may have {limit} bytes that it has not read"
                 ))),
             };
-            process.write(&params.write_id, input, params.close_stdin, Box::new(reply));
+            let write_id = params.write_id.as_deref().unwrap_or_default();
+            process.write(write_id, input, params.close_stdin, Box::new(reply));
         }
     }
 }
@@ -266,8 +267,12 @@ type Write<'a> = Result<(Arc<Process>, WriteParams<'a>, Vec<u8>), WriteResponse>
 
 fn try_write<'a>(context: &Context, raw: &'a Params) -> Result<Write<'a>, RpcError> {
     let params: WriteParams<'_> = decode(raw)?;
-    if params.write_id.is_empty() {
-        return Err(RpcError::invalid_params("writeId must not be empty"));
+    match params.write_id.as_deref() {
+        Some("") => return Err(RpcError::invalid_params("writeId must not be empty")),
+        None if !context.client("exec").is_ok_and(|client| client.unnamed_writes) => {
+            return Err(RpcError::invalid_params("missing field `writeId`"));
+        }
+        _ => {}
     }
     let input = match &params.chunk {
         Some(chunk) => {
