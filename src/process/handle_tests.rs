@@ -93,7 +93,14 @@ fn an_owner_is_told_of_the_start_and_the_end() {
     assert!(!process.once_started(Box::new(|| panic!("too late"))));
     let snapshot = process.snapshot();
     assert_eq!((snapshot.pid, snapshot.closed, snapshot.next_seq), (None, true, 4));
-    assert_eq!(snapshot.exit, Some(Exit { code: 2, signal: None }));
+    assert_eq!(
+        snapshot.exit,
+        Some(Exit {
+            code: 2,
+            signal: None,
+            sandbox_denied: false
+        })
+    );
     assert_eq!(output(&process), b"hi\n");
 }
 

@@ -4,6 +4,7 @@
 //! is told when there is news and then pulls it from the process's [`OutputLog`]; nothing is ever pushed.
 
 mod block;
+mod denial;
 pub mod env_policy;
 mod family;
 mod handle;
@@ -19,5 +20,5 @@ pub use family::{adopt_orphans, kill_descendants, reap_orphans};
 pub use handle::{Audience, Limits, Owner, Process, ResizeError, Signal, Snapshot, WaitOutcome};
 pub use output_log::{Event, Exit, OutputLog, Replay, Retention, Stream};
 pub use program::ProgramError;
-pub use start::{StartError, StartSpec, Stdio, TerminalSize};
+pub use start::{Confine, StartError, StartSpec, Stdio, TerminalSize};
 pub use stdin_queue::{StdinQueue, WriteStatus};

@@ -21,6 +21,8 @@ pub struct Exit {
     pub code: i32,
     /// The number of the signal that ended it.
     pub signal: Option<i32>,
+    /// Whether a sandbox has likely refused it something; see [`StartSpec::confine`](super::StartSpec).
+    pub sandbox_denied: bool,
 }
 
 /// One numbered event of a process.

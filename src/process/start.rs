@@ -1,6 +1,7 @@
 //! What to start and how.
 
 use super::program::{self, ProgramError, c_string};
+use crate::sys::confine::{self, ConfineError, Confinement};
 use crate::sys::{pty, spawn};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
@@ -24,6 +25,18 @@ pub struct StartSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Pipes or a terminal.
     pub stdio: Stdio,
+    /// What it is confined to, if it is.
+    pub confine: Option<Confine>,
+}
+
+/// Says what a command is confined to. It is asked on the command's own thread, because it may look at many files.
+#[derive(Clone)]
+pub struct Confine(pub Arc<dyn Fn() -> Result<Confinement, StartError> + Send + Sync>);
+
+impl std::fmt::Debug for Confine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Confine")
+    }
 }
 
 /// What a command's standard streams are.
@@ -87,6 +100,9 @@ pub enum StartError {
     /// The system refused something else.
     #[error(transparent)]
     Spawn(spawn::SpawnError),
+    /// It cannot be confined as it is to be.
+    #[error("failed to start in the sandbox: {0}")]
+    Confine(ConfineError),
     /// It was terminated while it was being started.
     #[error("start was cancelled")]
     Cancelled,
@@ -123,7 +139,7 @@ pub fn start(spec: &StartSpec) -> Result<(spawn::Child, Streams), StartError> {
         ],
         terminal: matches!(spec.stdio, Stdio::Terminal(_)),
     };
-    let child = spawn::spawn(&program).map_err(|e| match e.step {
+    let failed = |e: spawn::SpawnError| match e.step {
         spawn::Step::Directory => StartError::Directory {
             cwd: spec.cwd.clone(),
             source: e.errno.into(),
@@ -133,7 +149,14 @@ pub fn start(spec: &StartSpec) -> Result<(spawn::Child, Streams), StartError> {
             source: e.errno.into(),
         },
         _ => StartError::Spawn(e),
-    })?;
+    };
+    let child = match &spec.confine {
+        None => spawn::spawn(&program).map_err(failed)?,
+        Some(confine) => confine::spawn(&program, &confine.0()?).map_err(|e| match e {
+            ConfineError::Spawn(e) => failed(e),
+            e => StartError::Confine(e),
+        })?,
+    };
     Ok((child, ours))
 }
 
@@ -219,6 +242,7 @@ impl StartSpec {
             cwd: OsString::from_vec(b"/".to_vec()).into(),
             env: path.into_iter().collect(),
             stdio: Stdio::Pipes { stdin: false },
+            confine: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The thread that does a process's whole life: start it, read and number what it says, feed it, reap it.
 
 use super::block::{BLOCK_BYTES, Block};
+use super::denial;
 use super::family;
 use super::handle::{Ending, Phase, Process};
 use super::output_log::{Exit, Stream};
@@ -11,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -109,28 +110,36 @@ fn begin(process: &Arc<Process>, spec: &StartSpec) -> Result<Begun, StartError> 
         // No more signals from now on, so that none can go to a pid that is another's already.
         state.phase = Phase::Reaped;
         drop(state);
-        family::kill_family(child.pid);
-        let _ = reap(&child);
+        kill_all(&child);
+        let _ = child.wait();
         return Err(StartError::Cancelled);
     }
     Ok((child, streams, wake, block))
 }
 
+/// Kills a command that was not reaped yet and everything it has started.
+fn kill_all(child: &spawn::Child) {
+    if child.is_confined() {
+        child.kill_namespace();
+    } else {
+        family::kill_family(child.pid);
+    }
+}
+
 fn reap(child: &spawn::Child) -> Exit {
-    loop {
-        return match waitpid(child.pid, None) {
-            Ok(WaitStatus::Exited(_, code)) => Exit { code, signal: None },
-            Ok(WaitStatus::Signaled(_, signal, _)) => Exit {
-                code: 128 + signal as i32,
-                signal: Some(signal as i32),
-            },
-            Err(Errno::EINTR) | Ok(_) => continue,
-            // Somebody else has reaped it. The number Codex's exec-server gives when it does not know.
-            Err(e) => {
-                error!("failed to wait for process {}: {e}", child.pid);
-                Exit { code: -1, signal: None }
-            }
-        };
+    let (code, signal) = match child.wait() {
+        Ok(WaitStatus::Exited(_, code)) => (code, None),
+        Ok(WaitStatus::Signaled(_, signal, _)) => (128 + signal as i32, Some(signal as i32)),
+        // Somebody else has reaped it. The number Codex's exec-server gives when it does not know.
+        other => {
+            error!("failed to wait for process {}: {other:?}", child.pid);
+            (-1, None)
+        }
+    };
+    Exit {
+        code,
+        signal,
+        sandbox_denied: false,
     }
 }
 
@@ -198,7 +207,7 @@ impl Supervisor {
                 self.child.pid
             );
             if !self.reaped {
-                family::kill_family(self.child.pid);
+                kill_all(&self.child);
                 let exit = self.reap();
                 self.process.record(|state| state.log.exited(exit));
             }
@@ -275,7 +284,7 @@ impl Supervisor {
             // What was written until now is read; nobody is left to write more.
             self.read_rest();
         } else {
-            family::kill_family(self.child.pid);
+            kill_all(&self.child);
         }
     }
 
@@ -385,10 +394,13 @@ impl Supervisor {
 
     /// The process has ended: reads what it had written by then, and numbers its end after that.
     fn finish_leader(&mut self) {
-        let exit = self.reap();
+        let mut exit = self.reap();
         debug!("process {} exited with {}", self.child.pid, exit.code);
         self.process.stdin().close();
         self.read_rest();
+        if self.child.is_confined() && exit.code != 0 {
+            exit.sandbox_denied = denial::is_likely(exit, &self.process.replay(0, None).chunks);
+        }
         self.process.record(|state| state.log.exited(exit));
     }
 

@@ -132,8 +132,9 @@ pub(super) fn event(batch: &mut Batch, process_id: &str, seq: u64, event: &Event
         Event::Exited(exit) => {
             let _ = write!(
                 head,
-                r#","exitCode":{},"sandboxDenied":false{}}}}}"#,
+                r#","exitCode":{},"sandboxDenied":{}{}}}}}"#,
                 exit.code,
+                exit.sandbox_denied,
                 signal_member(*exit)
             );
             batch.message(&head);
@@ -165,10 +166,11 @@ pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay) {
     };
     let _ = write!(
         tail,
-        r#"],"nextSeq":{},"exited":{exited},"exitCode":{code}{},"closed":{},"failure":null,"sandboxDenied":false,"firstSeq":{},"lostBytes":{}}}}}"#,
+        r#"],"nextSeq":{},"exited":{exited},"exitCode":{code}{},"closed":{},"failure":null,"sandboxDenied":{},"firstSeq":{},"lostBytes":{}}}}}"#,
         replay.next_seq,
         replay.exit.map_or_else(String::new, signal_member),
         replay.closed,
+        replay.exit.is_some_and(|exit| exit.sandbox_denied),
         replay.first_seq,
         replay.lost_bytes,
     );

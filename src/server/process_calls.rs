@@ -114,6 +114,7 @@ fn start_spec(params: &ExecParams) -> Result<StartSpec, RpcError> {
         cwd,
         env: child_environment(std::env::vars_os(), params.env_policy.as_ref(), &params.env),
         stdio,
+        confine: None,
     })
 }
 

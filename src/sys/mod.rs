@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod allocator;
+pub mod confine;
 pub mod ioctl;
 pub mod memory;
 pub mod pages;

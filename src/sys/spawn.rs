@@ -1,13 +1,16 @@
 //! Starting a program as a session leader.
 
+use super::confine::StatusSocket;
 use super::pages::Pages;
+use super::pidfd;
 use nix::errno::Errno;
-use nix::libc::{self, c_int, c_void};
+use nix::libc::{self, c_int, c_void, sock_filter, sock_fprog};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A program to be started.
 pub struct Program<'a> {
@@ -32,6 +35,47 @@ pub struct Child {
     pub pid: Pid,
     /// A descriptor that becomes readable when it has ended.
     pub pidfd: OwnedFd,
+    /// Of a confined one: the first process of its namespace, which ends after it and is what there is to reap.
+    pub(super) init: Option<(Pid, StatusSocket)>,
+}
+
+impl Child {
+    /// Waits for its end and reaps it.
+    ///
+    /// # Errors
+    /// What `waitpid(2)` said: somebody else has reaped it.
+    pub fn wait(&self) -> Result<WaitStatus, Errno> {
+        match &self.init {
+            None => wait(self.pid),
+            Some((init, status)) => {
+                let ended = wait(*init)?;
+                // Without a word of the program it was killed together with it.
+                Ok(status.exit(self.pid).unwrap_or(ended))
+            }
+        }
+    }
+
+    /// Whether it was started in namespaces of its own; see [`confine`](super::confine).
+    pub fn is_confined(&self) -> bool {
+        self.init.is_some()
+    }
+
+    /// Kills a confined one with all that it has started, which the kernel knows.
+    pub fn kill_namespace(&self) {
+        // It can only fail when it has been reaped.
+        let _ = pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+}
+
+/// Waits for the end of a child and reaps it.
+pub(super) fn wait(pid: Pid) -> Result<WaitStatus, Errno> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(ended @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => return Ok(ended),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// What was being done when starting failed.
@@ -47,8 +91,26 @@ pub enum Step {
     Descriptors,
     /// Entering its working directory.
     Directory,
+    /// Giving up what a confined program may not do.
+    Rights,
     /// Executing the program.
     Execute,
+}
+
+impl Step {
+    const ALL: [Step; 7] = [
+        Step::Clone,
+        Step::Session,
+        Step::Terminal,
+        Step::Descriptors,
+        Step::Directory,
+        Step::Rights,
+        Step::Execute,
+    ];
+
+    pub(super) fn from_number(number: i32) -> Option<Step> {
+        Step::ALL.into_iter().find(|step| *step as i32 == number)
+    }
 }
 
 /// Why a program could not be started.
@@ -68,6 +130,7 @@ impl fmt::Display for SpawnError {
             Step::Terminal => "set the controlling terminal",
             Step::Descriptors => "set up the standard streams",
             Step::Directory => "enter the working directory",
+            Step::Rights => "give up rights",
             Step::Execute => "execute the program",
         };
         write!(f, "failed to {what}: {}", std::io::Error::from(self.errno))
@@ -79,17 +142,68 @@ impl std::error::Error for SpawnError {}
 /// Room for the child's few calls between its birth and `execve`: the C library's largest frame there takes some hundred
 /// bytes, a debug build's own some thousand. It is a mapping of its own and not part of the caller's stack, whose pages
 /// would stay in memory as long as the caller waits for the program.
-const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(32 * 1024).expect("a constant above zero");
+pub(super) const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(32 * 1024).expect("a constant above zero");
+
+/// A stack for a child.
+pub(super) fn child_stack() -> Result<Pages, SpawnError> {
+    Pages::map(CHILD_STACK).map_err(|e| SpawnError {
+        step: Step::Clone,
+        errno: Errno::from_raw(e.raw_os_error().unwrap_or(libc::ENOMEM)),
+    })
+}
 
 /// What the new process needs; it shares our memory until it executes the program.
-struct Plan {
-    candidates: *const *const c_char,
-    argv: *const *const c_char,
-    envp: *const *const c_char,
+pub(super) struct Plan {
+    candidates: Vec<*const c_char>,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
     cwd: *const c_char,
-    stdio: [RawFd; 3],
+    pub(super) stdio: [RawFd; 3],
     terminal: bool,
-    failed: Option<(Step, c_int)>,
+    /// The calls that a confined program may not make.
+    filter: Option<sock_fprog>,
+    pub(super) failed: Option<(Step, c_int)>,
+}
+
+impl Plan {
+    /// Holds as long as what it is made from.
+    pub(super) fn new(program: &Program<'_>, filter: Option<&[sock_filter]>) -> Plan {
+        Plan {
+            candidates: pointers(program.candidates),
+            argv: pointers(program.argv),
+            envp: pointers(program.envp),
+            cwd: program.cwd.as_ptr(),
+            stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+            terminal: program.terminal,
+            filter: filter.map(|filter| sock_fprog {
+                len: filter.len() as u16,
+                filter: filter.as_ptr().cast_mut(),
+            }),
+            failed: None,
+        }
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Calls `clone`, which makes a new process that shares our memory, with all signals blocked: a handler must not run in
+/// the child, whose memory is ours. They wait until it has executed. Returns what `clone` did, and the error number.
+///
+/// # Safety
+/// `clone` is to make no other calls.
+pub(super) unsafe fn with_signals_blocked(clone: impl FnOnce() -> c_int) -> (c_int, Errno) {
+    // SAFETY: `all` and `old` are valid for the calls.
+    unsafe {
+        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        let pid = clone();
+        let errno = Errno::last();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
+        (pid, errno)
+    }
 }
 
 /// Starts `program` as leader of a new session and process group, with default signal dispositions, an empty signal
@@ -103,37 +217,18 @@ struct Plan {
 /// # Errors
 /// Which step failed and what the system said. Nothing is left behind then.
 pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
-    let candidates = pointers(program.candidates);
-    let argv = pointers(program.argv);
-    let envp = pointers(program.envp);
-    let mut plan = Plan {
-        candidates: candidates.as_ptr(),
-        argv: argv.as_ptr(),
-        envp: envp.as_ptr(),
-        cwd: program.cwd.as_ptr(),
-        stdio: program.stdio.map(|fd| fd.as_raw_fd()),
-        terminal: program.terminal,
-        failed: None,
-    };
-    let mut stack = Pages::map(CHILD_STACK).map_err(|e| SpawnError {
-        step: Step::Clone,
-        errno: Errno::from_raw(e.raw_os_error().unwrap_or(libc::ENOMEM)),
-    })?;
+    let mut plan = Plan::new(program, None);
+    let mut stack = child_stack()?;
     let mut pidfd: RawFd = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // A signal handler must not run in the child, whose memory is ours; so all signals wait until it has executed.
-    // SAFETY: `all` and `old` are valid for the calls. The clone's stack is exclusively the child's and outlives it,
-    // because CLONE_VFORK suspends this thread until the child has executed or ended; the same makes `plan`, which
-    // only the child touches meanwhile, outlive it. `child` makes only async-signal-safe calls.
+    // SAFETY: The clone's stack is exclusively the child's and outlives it, because CLONE_VFORK suspends this thread
+    // until the child has executed or ended; the same makes `plan`, which only the child touches meanwhile, outlive it.
+    // `child` makes only async-signal-safe calls.
     let (pid, errno) = unsafe {
-        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
-        let pid = libc::clone(child, top, flags, (&raw mut plan).cast(), &raw mut pidfd);
-        let errno = Errno::last();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
-        (pid, errno)
+        with_signals_blocked(|| {
+            let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
+            libc::clone(child, top, flags, (&raw mut plan).cast(), &raw mut pidfd)
+        })
     };
     if pid < 0 {
         return Err(SpawnError {
@@ -148,7 +243,7 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
     // SAFETY: a live local.
     let failed = unsafe { (&raw const plan.failed).read_volatile() };
     let failed = match (failed, pidfd) {
-        (None, Some(pidfd)) => return Ok(Child { pid, pidfd }),
+        (None, Some(pidfd)) => return Ok(Child { pid, pidfd, init: None }),
         (Some((step, errno)), _) => SpawnError {
             step,
             errno: Errno::from_raw(errno),
@@ -162,16 +257,13 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
             }
         }
     };
-    while nix::sys::wait::waitpid(pid, None) == Err(Errno::EINTR) {}
+    let _ = wait(pid);
     Err(failed)
 }
 
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
-}
-
-extern "C" fn child(plan: *mut c_void) -> c_int {
-    // SAFETY: `spawn` passes a live Plan that nobody else touches until this process has executed or ended, and whose
+/// Becomes the program of the [`Plan`] that it is given, or says in there why not.
+pub(super) extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: the caller passes a live Plan that nobody else touches until this process has executed or ended, and whose
     // pointers lead to null-terminated arrays of C strings.
     unsafe {
         let plan = &mut *plan.cast::<Plan>();
@@ -205,6 +297,10 @@ unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step,
         // Ours are close-on-exec; those that our own parent left open need not be. Without the call (Linux 5.9) they
         // are what they would be in any other program.
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
+        // Before the directory, into which it could not go itself otherwise.
+        if plan.filter.is_some() {
+            give_up_rights()?;
+        }
         check(Step::Directory, libc::chdir(plan.cwd))?;
         // Handlers end with the execution, ignored signals stay ignored: a child would be deaf to SIGPIPE. The system
         // call itself, because the C library refuses the signals it keeps for its own use, which can be inherited as
@@ -222,19 +318,48 @@ unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step,
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&mut none);
         libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        if let Some(filter) = &plan.filter {
+            let filter = std::ptr::from_ref(filter);
+            let mode = libc::SECCOMP_MODE_FILTER;
+            check(Step::Rights, libc::prctl(libc::PR_SET_SECCOMP, mode, filter))?;
+        }
         let mut errno = libc::ENOENT;
-        let mut candidate = plan.candidates;
-        while !(*candidate).is_null() {
-            libc::execve(*candidate, plan.argv, plan.envp);
+        for candidate in &plan.candidates {
+            if candidate.is_null() {
+                break;
+            }
+            libc::execve(*candidate, plan.argv.as_ptr(), plan.envp.as_ptr());
             match Errno::last_raw() {
                 libc::ENOENT | libc::ENOTDIR if errno == libc::EACCES => {}
                 e @ (libc::ENOENT | libc::ENOTDIR | libc::EACCES) => errno = e,
                 e => return Err((Step::Execute, e)),
             }
-            candidate = candidate.add(1);
         }
         Err((Step::Execute, errno))
     }
+}
+
+/// Gives up all capabilities for good, and that a program could give new ones.
+///
+/// # Safety
+/// For a process of its own; makes system calls only.
+pub(super) unsafe fn give_up_rights() -> Result<(), (Step, c_int)> {
+    /// `_LINUX_CAPABILITY_VERSION_3`, of this process, and no capability in any of its three sets of twice 32 bits.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    const NONE: [u32; 6] = [0; 6];
+    // SAFETY: integers, and memory that the calls only read.
+    unsafe {
+        let mut capability = 0;
+        while libc::prctl(libc::PR_CAPBSET_DROP, capability) == 0 {
+            capability += 1;
+        }
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
+            || libc::syscall(libc::SYS_capset, HEADER.as_ptr(), NONE.as_ptr()) < 0
+        {
+            return Err((Step::Rights, Errno::last_raw()));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

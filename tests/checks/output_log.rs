@@ -134,6 +134,7 @@ impl Checked {
             let exit = Exit {
                 code: code.into(),
                 signal: (code > 128).then(|| i32::from(code) - 128),
+                sandbox_denied: false,
             };
             self.exit = Some(exit);
             self.events.push(Kept::Exited(exit));
