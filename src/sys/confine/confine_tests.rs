@@ -164,6 +164,34 @@ fn what_is_hidden_can_be_neither_read_nor_made_readable() {
 }
 
 #[test]
+fn what_is_hidden_can_have_something_in_it_that_is_not() {
+    let Some(case) = Case::new() else { return };
+    std::fs::create_dir_all(case.dir.join("work/secret/a/b")).unwrap();
+    std::fs::write(case.dir.join("work/secret/a/b/f"), "seen").unwrap();
+    let places = [
+        ("work", PlaceKind::Write),
+        ("work/secret", PlaceKind::HiddenDirectory),
+        ("work/secret/a/b", PlaceKind::Write),
+        ("work/secret/link", PlaceKind::Link(c"a/b".to_owned())),
+    ];
+    let script = "cat secret/a/b/f secret/link/f; ls secret; cat secret/f; mkdir secret/x; echo new > secret/link/f";
+    let (text, _) = case.run(case.mounts(Base::ReadOnly, &places), script);
+    assert!(text.starts_with("seenseen") && !text.contains("old"), "{text}");
+    assert_eq!(case.text("work/secret/a/b/f"), "new\n");
+    assert!(!case.dir.join("work/secret/x").exists() && !case.dir.join("work/secret/link").exists());
+}
+
+#[test]
+fn where_only_the_network_is_restricted_everything_else_is_as_it_was() {
+    let Some(case) = Case::new() else { return };
+    let script = "echo new > ../out/f; ls /dev/fd/0 && cat /proc/net/dev | wc -l";
+    let (text, _) = case.run(Mounts::new(Base::Unrestricted), script);
+    assert_eq!(case.text("out/f"), "new\n");
+    // Two lines of headings, and the loopback device.
+    assert!(text.ends_with("3\n"), "{text}");
+}
+
+#[test]
 fn in_an_empty_tree_there_is_what_was_put_there() {
     let Some(case) = Case::new() else { return };
     let mut mounts = case.mounts(

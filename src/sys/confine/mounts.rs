@@ -16,9 +16,11 @@ pub struct Mounts {
     places: Vec<Place>,
 }
 
-/// What is there before the places are put in place. In each, `/dev` and `/proc` are private.
+/// What is there before the places are put in place. `/proc` is private in each, and `/dev` in all but the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
+    /// The host's whole tree as it is, with its devices.
+    Unrestricted,
     /// The host's whole tree, to be read.
     ReadOnly,
     /// The host's whole tree.
@@ -34,11 +36,11 @@ pub enum PlaceKind {
     Read,
     /// The host's.
     Write,
-    /// An empty directory that nobody may enter.
+    /// A directory with nothing in it but places that come later. Nobody may list it, nor enter it without those.
     HiddenDirectory,
     /// A file that nobody may open.
     HiddenFile,
-    /// A symbolic link to that; in an empty base only.
+    /// A symbolic link to that; in an empty base or a hidden directory only.
     Link(CString),
 }
 
@@ -46,10 +48,12 @@ struct Place {
     /// Relative to the root.
     path: CString,
     kind: PlaceKind,
-    /// What has to be made in an empty base: the directories above, outermost first, and where to put it.
+    /// What has to be made where there is nothing: the directories above, outermost first, and where to put it.
     above: Vec<CString>,
     make: Option<Node>,
-    /// The host's tree, once it was taken.
+    /// Of a hidden directory: whether there are places in it.
+    is_passed: bool,
+    /// What was taken of the host's, or made.
     tree: AtomicI32,
 }
 
@@ -127,9 +131,22 @@ impl Mounts {
             path => path,
         };
         let c_string = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
-        // What lies in a tree of the host's is there; nothing may be made in that.
-        let make = self.base == Base::Empty && !self.places.iter().any(|place| place.has_below(path));
-        let slashes = path.iter().enumerate().filter(|(_, b)| make && **b == b'/');
+        // What lies in a tree of the host's is there, and nothing may be made in that.
+        let around = self.places.iter_mut().rev().find(|place| place.is_above(path));
+        let (make, outside) = match around {
+            Some(place) => {
+                place.is_passed = true;
+                (
+                    place.kind == PlaceKind::HiddenDirectory,
+                    place.path.as_bytes().len() + 1,
+                )
+            }
+            None => (self.base == Base::Empty, 0),
+        };
+        let slashes = path
+            .iter()
+            .enumerate()
+            .filter(|(i, b)| make && *i >= outside && **b == b'/');
         let above = slashes.map(|(i, _)| c_string(&path[..i])).collect();
         let node = if is_directory { Node::Directory } else { Node::File };
         let is_link = matches!(kind, PlaceKind::Link(_));
@@ -138,6 +155,7 @@ impl Mounts {
             kind,
             above,
             make: (make && !is_link && path != b".").then_some(node),
+            is_passed: false,
             tree: AtomicI32::new(-1),
         });
     }
@@ -161,15 +179,26 @@ impl Mounts {
             let cut = libc::mount(none, c"/".as_ptr(), none, private, none.cast());
             check(MountStep::Private, cut.into())?;
             let host = open_root()?;
-            let devices = Devices::take(self.base)?;
+            let devices = match self.base {
+                Base::Unrestricted => None,
+                _ => Some(Devices::take(self.base)?),
+            };
             for (i, place) in self.places.iter().enumerate() {
                 place.take(host).map_err(at(i))?;
             }
             let root = self.root(host)?;
-            devices.put(root)?;
+            if let Some(devices) = devices {
+                devices.put(root)?;
+            }
             put_proc(root)?;
             for (i, place) in self.places.iter().enumerate() {
                 place.put(root).map_err(at(i))?;
+            }
+            // Now that all is in them that belongs there.
+            for (i, place) in self.places.iter().enumerate() {
+                if place.kind == PlaceKind::HiddenDirectory {
+                    restrict(place.tree.load(Ordering::Relaxed), ATTR_RDONLY, 0).map_err(at(i))?;
+                }
             }
             if self.base == Base::Empty {
                 restrict(root, ATTR_RDONLY, 0)?;
@@ -184,6 +213,7 @@ impl Mounts {
         // SAFETY: as `set_up`.
         unsafe {
             let read_only = match self.base {
+                Base::Unrestricted => return Ok(host),
                 Base::ReadOnly => ATTR_RDONLY,
                 Base::Writable => 0,
                 Base::Empty => {
@@ -202,11 +232,10 @@ impl Mounts {
 }
 
 impl Place {
-    /// Whether it has the host's files, and `path` is one of them.
-    fn has_below(&self, path: &[u8]) -> bool {
+    /// Whether `path` is below it.
+    fn is_above(&self, path: &[u8]) -> bool {
         let own = self.path.as_bytes();
-        matches!(self.kind, PlaceKind::Read | PlaceKind::Write)
-            && (own == b"." || path.strip_prefix(own).is_some_and(|rest| rest.starts_with(b"/")))
+        own == b"." || path.strip_prefix(own).is_some_and(|rest| rest.starts_with(b"/"))
     }
 
     /// Clones what the host has there, while it is as the host has it.
@@ -238,8 +267,11 @@ impl Place {
             let tree = match &self.kind {
                 PlaceKind::Link(target) => return link(target, root, &self.path),
                 PlaceKind::HiddenDirectory => {
-                    let options = [(c"mode", c"0000"), (c"size", c"4k")];
-                    file_system(c"tmpfs", &options, ATTR_RDONLY | LIMITED)?
+                    // Who may pass through a directory may not list it.
+                    let mode = if self.is_passed { c"0111" } else { c"0000" };
+                    let tree = file_system(c"tmpfs", &[(c"mode", mode), (c"size", c"64k")], LIMITED)?;
+                    self.tree.store(tree, Ordering::Relaxed);
+                    tree
                 }
                 _ => self.tree.load(Ordering::Relaxed),
             };
