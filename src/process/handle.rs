@@ -24,12 +24,14 @@ pub trait Audience: Send + Sync {
 
 /// Who has started a process and is told how it goes on. Called on the process's own thread, in this order.
 pub trait Owner: Send {
-    /// It runs, or could not be started and nothing is left of it. Comes before any event.
-    fn started(&mut self, outcome: Result<(), StartError>);
+    /// It runs, with that process id, or could not be started and nothing is left of it. Comes before any event.
+    fn started(&mut self, outcome: Result<i32, StartError>);
     /// All that had to wait for the start was done.
     fn settled(&mut self);
+    /// It was reaped. Comes before the event that says so.
+    fn exited(&mut self, process: &Arc<Process>);
     /// Its last event has been numbered. Not called if it could not be started.
-    fn ended(&mut self);
+    fn ended(&mut self, process: &Arc<Process>);
 }
 
 /// The bounds of one process.
@@ -319,6 +321,11 @@ impl Process {
                 state.resume_reading();
             }
         });
+    }
+
+    /// Nobody will ask again for what the client has taken: it is not kept any more.
+    pub fn keep_nothing(&self) {
+        self.state().log.keep_nothing();
     }
 
     /// The retained output after number `after`; see [`OutputLog::replay`].

@@ -19,17 +19,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Teller(Sender<String>);
 
 impl Owner for Teller {
-    fn started(&mut self, outcome: Result<(), StartError>) {
+    fn started(&mut self, outcome: Result<i32, StartError>) {
         let _ = self
             .0
-            .send(outcome.map_or_else(|e| e.to_string(), |()| "started".into()));
+            .send(outcome.map_or_else(|e| e.to_string(), |_| "started".into()));
     }
 
     fn settled(&mut self) {
         let _ = self.0.send("settled".into());
     }
 
-    fn ended(&mut self) {
+    fn exited(&mut self, process: &Arc<Process>) {
+        let snapshot = process.snapshot();
+        assert!(snapshot.pid.is_none() && snapshot.exit.is_none());
+        let _ = self.0.send("exited".into());
+    }
+
+    fn ended(&mut self, process: &Arc<Process>) {
+        assert!(process.snapshot().closed);
         let _ = self.0.send("ended".into());
     }
 }
@@ -89,7 +96,7 @@ fn an_owner_is_told_of_the_start_and_the_end() {
     let (process, told) = new(&spec, None);
     process.launch(spec);
     let told: Vec<String> = told.iter().collect();
-    assert_eq!(told, ["started", "settled", "ended"]);
+    assert_eq!(told, ["started", "settled", "exited", "ended"]);
     assert!(!process.once_started(Box::new(|| panic!("too late"))));
     let snapshot = process.snapshot();
     assert_eq!((snapshot.pid, snapshot.closed, snapshot.next_seq), (None, true, 4));
@@ -102,6 +109,8 @@ fn an_owner_is_told_of_the_start_and_the_end() {
         })
     );
     assert_eq!(output(&process), b"hi\n");
+    process.keep_nothing();
+    assert!(output(&process).is_empty());
 }
 
 #[test]

@@ -201,6 +201,12 @@ impl OutputLog {
         self.evict();
     }
 
+    /// Keeps no output any more but what an attached client has yet to take.
+    pub fn keep_nothing(&mut self) {
+        self.limits.bytes = 0;
+        self.evict();
+    }
+
     /// Whether an attached client has events to take, now: not while the window holds them back.
     pub fn has_untaken(&self) -> bool {
         self.next_to_take().is_some()

@@ -3,7 +3,7 @@
 use super::block::{BLOCK_BYTES, Block};
 use super::denial;
 use super::family;
-use super::handle::{Ending, Phase, Process};
+use super::handle::{Ending, Owner, Phase, Process};
 use super::output_log::{Exit, Stream};
 use super::start::{self, StartError, StartSpec, Stdio, Streams};
 use crate::sys::{ioctl, spawn, thread};
@@ -57,21 +57,20 @@ pub(super) fn launch(process: &Arc<Process>, spec: StartSpec) {
 
 fn live(process: &Arc<Process>, spec: StartSpec) {
     let tty = matches!(spec.stdio, Stdio::Terminal(_));
-    let supervisor = match begin(process, &spec) {
+    let mut supervisor = match begin(process, &spec) {
         Ok((child, streams, wake, block)) => Supervisor::new(process.clone(), child, streams, wake, block, tty),
         Err(e) => return fail(process, e),
     };
     drop(spec);
-    let mut owner = process.take_owner();
-    if let Some(owner) = &mut owner {
-        owner.started(Ok(()));
+    if let Some(owner) = &mut supervisor.owner {
+        owner.started(Ok(supervisor.child.pid.as_raw()));
         process.settle_start();
         owner.settled();
     }
-    supervisor.run();
+    let owner = supervisor.run();
     process.retire();
-    if let Some(owner) = &mut owner {
-        owner.ended();
+    if let Some(mut owner) = owner {
+        owner.ended(process);
     }
 }
 
@@ -152,6 +151,7 @@ struct Output {
 
 struct Supervisor {
     process: Arc<Process>,
+    owner: Option<Box<dyn Owner>>,
     child: spawn::Child,
     outputs: [Option<Output>; 2],
     wake: Arc<EventFd>,
@@ -189,6 +189,7 @@ impl Supervisor {
         });
         let outputs = [Some(stdout), stderr];
         Supervisor {
+            owner: process.take_owner(),
             process,
             child,
             outputs,
@@ -199,8 +200,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs until the last event. A defect here ends this process, not the server.
-    fn run(mut self) {
+    /// Runs until the last event, and returns whom to tell. A defect here ends this process, not the server.
+    fn run(mut self) -> Option<Box<dyn Owner>> {
         if catch_unwind(AssertUnwindSafe(|| self.supervise())).is_err() {
             error!(
                 "the supervisor of process {} failed; the process is ended",
@@ -209,11 +210,12 @@ impl Supervisor {
             if !self.reaped {
                 kill_all(&self.child);
                 let exit = self.reap();
-                self.process.record(|state| state.log.exited(exit));
+                self.number_exit(exit);
             }
         }
         self.process.record(|state| state.log.close());
         debug!("process {} closed", self.child.pid);
+        self.owner
     }
 
     fn supervise(&mut self) {
@@ -400,6 +402,13 @@ impl Supervisor {
         self.read_rest();
         if self.child.is_confined() && exit.code != 0 {
             exit.sandbox_denied = denial::is_likely(exit, &self.process.replay(0, None).chunks);
+        }
+        self.number_exit(exit);
+    }
+
+    fn number_exit(&mut self, exit: Exit) {
+        if let Some(owner) = &mut self.owner {
+            owner.exited(&self.process);
         }
         self.process.record(|state| state.log.exited(exit));
     }

@@ -66,13 +66,13 @@ struct Starter {
 }
 
 impl Owner for Starter {
-    fn started(&mut self, outcome: Result<(), StartError>) {
+    fn started(&mut self, outcome: Result<i32, StartError>) {
         if outcome.is_err() {
             self.session.remove_process(&self.id);
         }
         if let Some(responder) = self.responder.take() {
             let outcome = outcome.map_err(|e| start_error(&self.id, &e));
-            responder.answer(outcome.map(|()| ExecResponse {
+            responder.answer(outcome.map(|_| ExecResponse {
                 process_id: &self.id,
                 sandbox_type: "none",
             }));
@@ -83,7 +83,9 @@ impl Owner for Starter {
         self.session.start_settled();
     }
 
-    fn ended(&mut self) {
+    fn exited(&mut self, _: &Arc<Process>) {}
+
+    fn ended(&mut self, _: &Arc<Process>) {
         if let Some(server) = self.server.upgrade() {
             self.session.process_ended(&self.id, &server);
         }
