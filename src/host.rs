@@ -31,6 +31,7 @@
 //!   arrive: they wait, and with them in the end the process, because the host acknowledges output (`process/ack`) only
 //!   as it is taken. Other notifications are skipped and counted when as many events wait as the capacity says;
 //!   [`InProcessServerEvent::Lagged`] stands where they would have been. Events that wait never hold up an answer.
+//! - The methods of the first wire (`command/exec…`) are refused with -32601: their output is not acknowledged.
 //! - A request of the server's never hangs: it is refused when events wait up to the capacity, when nobody takes events
 //!   any more, and at the end.
 

@@ -199,6 +199,22 @@ fn a_command_runs_whatever_the_capacity() {
 }
 
 #[test]
+fn the_first_wire_is_refused() {
+    let _threads = beside_others();
+    let host = start(args(128)).unwrap();
+    let refused = host
+        .request(1, "command/exec", &script("p", "exit 0"))
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        refused.code == -32601 && refused.message.contains("use process/start"),
+        "{refused}"
+    );
+    assert_eq!(call(&host, 1, "process/list", json!({}))["processes"], json!([]));
+    host.shutdown().unwrap();
+}
+
+#[test]
 fn input_goes_in_as_the_bytes_it_is() {
     let _threads = beside_others();
     let mut host = start(args(128)).unwrap();

@@ -157,6 +157,12 @@ impl Runtime {
                     let _ = reply.send(Err(RpcError::invalid_request(error)));
                     return Ok(());
                 }
+                // Its output is not acknowledged, so nothing would hold it back from where events wait.
+                if method.starts_with("command/exec") {
+                    let error = format!("`{method}` is not for clients within the server's program: use process/start");
+                    let _ = reply.send(Err(RpcError::method_not_found(error)));
+                    return Ok(());
+                }
                 let request = ToServer::Request {
                     id: id.clone(),
                     method,

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod environment;
 pub mod error;
 pub mod files;
+pub mod first_wire;
 pub(crate) mod json;
 pub mod message;
 pub mod path_uri;

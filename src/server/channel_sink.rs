@@ -2,6 +2,7 @@
 
 use super::answer_text::AnswerText;
 use super::encode::{self, Batch};
+use super::outbox::Wire;
 use super::writer::Sink;
 use crate::process::{Event, Process, Replay};
 use crate::protocol::message::RequestId;
@@ -68,16 +69,16 @@ impl Sink for ChannelSink {
         self.send_encoded()
     }
 
-    fn event(&mut self, process: &Process, seq: u64, event: Event) -> io::Result<()> {
+    fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()> {
         match event {
-            Event::Output(stream, chunk) => self.send(ToClient::Output {
+            Event::Output(stream, chunk) if wire == Wire::Modern => self.send(ToClient::Output {
                 process_id: process.shared_id(),
                 seq,
                 stream: encode::stream_name(stream),
                 chunk: Bytes::from_owner(chunk),
             }),
-            Event::Exited(_) | Event::Closed => {
-                encode::event(&mut self.encoder, process.id(), seq, &event);
+            _ => {
+                encode::event(&mut self.encoder, process.id(), wire, seq, &event);
                 self.send_encoded()
             }
         }

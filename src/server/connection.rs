@@ -204,6 +204,11 @@ impl Connection {
         let mut dispatcher = Dispatcher::new(self.server.clone(), self.outbox.clone());
         let violation = dispatcher.run(&mut std::iter::from_fn(|| next(writer_ended)));
         let session = dispatcher.session();
+        let session_ttl = if dispatcher.can_be_resumed() {
+            self.session_ttl
+        } else {
+            Duration::ZERO
+        };
         if violation.is_none() && !self.drain_limit.is_zero() {
             self.outbox.wait_answered(self.drain_limit);
         }
@@ -214,11 +219,11 @@ impl Connection {
         }
         let detach = || {
             if let Some(session) = &session {
-                session.detach(&self.outbox, &self.server, self.session_ttl);
+                session.detach(&self.outbox, &self.server, session_ttl);
             }
         };
         // One that can come back finds its session free at once; for one that can't, the output comes first.
-        if !self.session_ttl.is_zero() {
+        if !session_ttl.is_zero() {
             detach();
         }
         let _ = writer_ended.recv_timeout(self.server.config.drain_limit);

@@ -7,17 +7,15 @@ use super::long_poll::LongPolls;
 use super::outbox::{Outbox, Responder};
 use super::params::Params;
 use super::session::{ResumeError, Session};
-use super::{Server, process_calls};
+use super::{Server, first_wire, process_calls};
 use crate::protocol::decode::{self, Decode};
 use crate::protocol::environment::{EnvironmentConfigParams, EnvironmentStatus};
 use crate::protocol::error::RpcError;
+use crate::protocol::first_wire::PROTOCOL_VERSION;
 use crate::protocol::message::RequestId;
 use crate::protocol::process::{InitializeParams, InitializeResponse};
 use log::info;
 use std::sync::Arc;
-
-/// The version that the first wire calls itself.
-const PROTOCOL_VERSION: &str = "exec-server.v0";
 
 /// What every published Codex calls itself.
 const CODEX: &str = "codex-environment";
@@ -31,6 +29,8 @@ pub(super) struct Dispatcher {
     outbox: Arc<Outbox>,
     files: FileCalls,
     context: Context,
+    /// The client has called a method of the first wire.
+    speaks_first_wire: bool,
 }
 
 /// What the methods have to do with. Cheap to clone, for what is carried out later.
@@ -76,6 +76,7 @@ impl Dispatcher {
                 long_polls,
                 handshake: Handshake::New,
             },
+            speaks_first_wire: false,
         }
     }
 
@@ -88,6 +89,8 @@ impl Dispatcher {
                     Ok(())
                 }
                 Received::Notification { method, params } => self.notification(&method, &params),
+                // The first server did not mind.
+                Received::Answer if self.speaks_first_wire => Ok(()),
                 Received::Answer => {
                     self.outbox
                         .complain(&RpcError::invalid_request("unexpected answer: nothing was asked"));
@@ -108,6 +111,11 @@ impl Dispatcher {
             Handshake::New => None,
             Handshake::Initialized(client) | Handshake::Ready(client) => Some(client.session.clone()),
         }
+    }
+
+    /// Whether the session can be taken up again: the first wire has no word for that.
+    pub(super) fn can_be_resumed(&self) -> bool {
+        !self.speaks_first_wire
     }
 
     /// Nothing of what still waits is of interest any more.
@@ -145,9 +153,11 @@ impl Dispatcher {
     fn request(&mut self, id: RequestId, method: &str, params: Params) {
         let responder = self.outbox.responder(id);
         if method == "initialize" {
-            return match decode(&params) {
-                Ok(params) => self.initialize(responder, params),
-                Err(e) => responder.fail(&e),
+            return match (&self.context.handshake, decode(&params)) {
+                // On the first wire it may be repeated, with any params.
+                (Handshake::Ready(client), _) if self.speaks_first_wire => self.welcome(responder, &client.session),
+                (_, Ok(params)) => self.initialize(responder, params),
+                (_, Err(e)) => responder.fail(&e),
             };
         }
         let call: Call = match method {
@@ -158,6 +168,9 @@ impl Dispatcher {
             "process/terminate" => process_calls::terminate,
             "process/resize" => process_calls::resize,
             "process/list" => process_calls::list,
+            "command/exec" => first_wire::exec,
+            "command/exec/write" => first_wire::write,
+            "command/exec/terminate" => first_wire::terminate,
             "environment/info" => environment_info,
             "environment/status" => environment_status,
             "environmentConfig/read" => environment_config,
@@ -165,15 +178,28 @@ impl Dispatcher {
                 let checked = self.context.client("filesystem").map(drop);
                 return self.files.call(method, params, responder, checked);
             }
+            _ if self.speaks_first_wire => {
+                return responder.fail(&RpcError::invalid_request(format!("unknown method: {method}")));
+            }
             _ => {
                 let error = format!("exec-server stub does not implement `{method}` yet");
                 return responder.fail(&RpcError::method_not_found(error));
             }
         };
+        if method.starts_with("command/")
+            && let Err(error) = self.speak_first_wire()
+        {
+            return responder.fail(&error);
+        }
         // These have to do with one process, which may still be starting; the other methods need not wait for that.
         let waits = matches!(
             method,
-            "process/read" | "process/write" | "process/signal" | "process/resize"
+            "process/read"
+                | "process/write"
+                | "process/signal"
+                | "process/resize"
+                | "command/exec/write"
+                | "command/exec/terminate"
         );
         let ready = if waits {
             process_calls::once_started(&self.context, call, responder, params)
@@ -185,6 +211,41 @@ impl Dispatcher {
         }
     }
 
+    /// A method of the first wire is called. That wire has no handshake that must be done, so what is missing of it is
+    /// done now.
+    fn speak_first_wire(&mut self) -> Result<(), RpcError> {
+        self.speaks_first_wire = true;
+        let client = match &self.context.handshake {
+            Handshake::Ready(_) => return Ok(()),
+            Handshake::Initialized(client) => client.clone(),
+            Handshake::New => {
+                let session = self.open_session()?;
+                info!("a client without a handshake opens session {}", session.id());
+                Client {
+                    session,
+                    extended_signals: false,
+                    ack_output: false,
+                    unnamed_writes: false,
+                }
+            }
+        };
+        self.context.handshake = Handshake::Ready(client);
+        Ok(())
+    }
+
+    fn open_session(&self) -> Result<Arc<Session>, RpcError> {
+        let server = &self.context.server;
+        server.sessions.open(&self.outbox, server.config.max_sessions)
+    }
+
+    fn welcome(&self, responder: Responder, session: &Session) {
+        responder.ok(&InitializeResponse {
+            session_id: session.id(),
+            protocol_version: PROTOCOL_VERSION,
+            environment_info: &self.context.server.environment,
+        });
+    }
+
     fn initialize(&mut self, responder: Responder, params: InitializeParams) {
         if !matches!(self.context.handshake, Handshake::New) {
             return responder.fail(&RpcError::invalid_request(
@@ -192,11 +253,7 @@ impl Dispatcher {
             ));
         }
         let session = match &params.resume_session_id {
-            None => self
-                .context
-                .server
-                .sessions
-                .open(&self.outbox, self.context.server.config.max_sessions),
+            None => self.open_session(),
             Some(id) => self
                 .context
                 .server
@@ -224,11 +281,7 @@ impl Dispatcher {
             params.client_name.escape_debug(),
             session.id()
         );
-        responder.ok(&InitializeResponse {
-            session_id: session.id(),
-            protocol_version: PROTOCOL_VERSION,
-            environment_info: &self.context.server.environment,
-        });
+        self.welcome(responder, &session);
         session.attach_processes(&self.outbox);
         self.context.handshake = Handshake::Initialized(Client {
             session,

@@ -1,5 +1,6 @@
 //! The hot messages, written by hand into one buffer that is used again and again.
 
+use super::outbox::Wire;
 use crate::process::{Event, Exit, Replay, Stream};
 use crate::protocol::bytes;
 use crate::protocol::message::{RequestId, write_json_string};
@@ -108,20 +109,29 @@ impl Batch {
 }
 
 /// Adds the notification of an event.
-pub(super) fn event(batch: &mut Batch, process_id: &str, seq: u64, event: &Event) {
+pub(super) fn event(batch: &mut Batch, process_id: &str, wire: Wire, seq: u64, event: &Event) {
+    let is_modern = wire == Wire::Modern;
     let method = match event {
-        Event::Output(..) => "output",
-        Event::Exited(_) => "exited",
-        Event::Closed => "closed",
+        Event::Output(..) if is_modern => "process/output",
+        Event::Exited(_) if is_modern => "process/exited",
+        Event::Output(..) => "command/exec/outputDelta",
+        Event::Exited(_) => "command/exec/exited",
+        Event::Closed => "process/closed",
     };
     let mut head = std::mem::take(&mut batch.scratch);
     head.clear();
-    let _ = write!(head, r#"{{"method":"process/{method}","params":{{"processId":"#);
+    let _ = write!(head, r#"{{"method":"{method}","params":{{"processId":"#);
     write_json_string(&mut head, process_id);
-    let _ = write!(head, r#","seq":{seq}"#);
+    if is_modern {
+        let _ = write!(head, r#","seq":{seq}"#);
+    }
     match event {
         Event::Output(stream, output) => {
-            let _ = write!(head, r#","stream":"{}","chunk":""#, stream_name(*stream));
+            let stream = match stream {
+                Stream::Pty if !is_modern => Stream::Stdout,
+                stream => *stream,
+            };
+            let _ = write!(head, r#","stream":"{}","chunk":""#, stream_name(stream));
             let tail = br#""}}"#;
             batch.frame(head.len() + bytes::encoded_len(output.len()) + tail.len(), |batch| {
                 batch.raw(&head);
@@ -130,13 +140,12 @@ pub(super) fn event(batch: &mut Batch, process_id: &str, seq: u64, event: &Event
             });
         }
         Event::Exited(exit) => {
-            let _ = write!(
-                head,
-                r#","exitCode":{},"sandboxDenied":{}{}}}}}"#,
-                exit.code,
-                exit.sandbox_denied,
-                signal_member(*exit)
-            );
+            let _ = write!(head, r#","exitCode":{}"#, exit.code);
+            if is_modern {
+                let (denied, signal) = (exit.sandbox_denied, signal_member(*exit));
+                let _ = write!(head, r#","sandboxDenied":{denied}{signal}"#);
+            }
+            head.extend_from_slice(b"}}");
             batch.message(&head);
         }
         Event::Closed => {

@@ -13,6 +13,7 @@ mod encode;
 mod environment;
 mod file_calls;
 mod file_methods;
+mod first_wire;
 mod gate;
 mod janitor;
 mod listener;

@@ -35,7 +35,7 @@ pub(super) enum Outgoing {
 pub struct Outbox {
     id: u64,
     answers: Sender<Outgoing>,
-    news: Sender<Arc<Process>>,
+    news: Sender<News>,
     is_websocket: bool,
     /// Bytes and number of answers that are not written yet.
     unread_bytes: AtomicUsize,
@@ -55,10 +55,25 @@ pub struct Outbox {
     epoch: Instant,
 }
 
+/// A process that has events to be told, and how.
+pub(super) struct News {
+    pub(super) process: Arc<Process>,
+    pub(super) wire: Wire,
+}
+
+/// In which words the events of a process are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// `command/exec/…`, see [`first_wire`](super::first_wire).
+    First,
+    /// `process/…`
+    Modern,
+}
+
 /// The writer's end of an [`Outbox`].
 pub(super) struct Outflow {
     pub(super) answers: Receiver<Outgoing>,
-    pub(super) news: Receiver<Arc<Process>>,
+    pub(super) news: Receiver<News>,
 }
 
 impl Outbox {
@@ -180,9 +195,17 @@ impl Outbox {
         (self.on_broken)();
     }
 
-    /// Puts a process whose turn is over at the end of the queue.
-    pub(super) fn requeue(&self, process: Arc<Process>) {
-        let _ = self.news.send(process);
+    /// Puts a process that has news, or whose turn is over, at the end of the queue.
+    pub(super) fn queue(&self, news: News) {
+        let _ = self.news.send(news);
+    }
+
+    /// Itself, for a process whose events are to be told like that.
+    pub(super) fn audience(self: Arc<Outbox>, wire: Wire) -> Arc<dyn Audience> {
+        match wire {
+            Wire::First => Arc::new(FirstWireAudience(self)),
+            Wire::Modern => self,
+        }
     }
 
     /// Waits until every request has its answer, for at most `limit`.
@@ -207,7 +230,26 @@ impl Audience for Outbox {
     }
 
     fn news(&self, process: &Arc<Process>) {
-        let _ = self.news.send(process.clone());
+        self.queue(News {
+            process: process.clone(),
+            wire: Wire::Modern,
+        });
+    }
+}
+
+/// An [`Outbox`] for processes of the first wire.
+struct FirstWireAudience(Arc<Outbox>);
+
+impl Audience for FirstWireAudience {
+    fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    fn news(&self, process: &Arc<Process>) {
+        self.0.queue(News {
+            process: process.clone(),
+            wire: Wire::First,
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::dispatcher::{Call, Context, decode};
 use super::encode::signal_name;
-use super::outbox::{Outgoing, Responder};
+use super::outbox::{Outgoing, Responder, Wire};
 use super::params::Params;
 use super::session::Session;
 use super::{Present, Server, sandbox};
@@ -10,6 +10,7 @@ use crate::process::env_policy::child_environment;
 use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
 use crate::protocol::decode::{Decode, DecodeError, Fields};
 use crate::protocol::error::{ErrorData, RpcError};
+use crate::protocol::first_wire;
 use crate::protocol::json::Span;
 use crate::protocol::path_uri;
 use crate::protocol::process::{
@@ -30,22 +31,50 @@ pub(super) fn start(context: &Context, responder: Responder, params: Params) {
         if params.ack_output || client.ack_output {
             limits.retention.ack_window = Some(context.server.config.ack_window_bytes);
         }
-        Ok((client.session, spec, limits, params.process_id))
+        Ok(Start {
+            session: client.session,
+            id: params.process_id,
+            spec,
+            limits,
+            wire: Wire::Modern,
+        })
     });
-    let (session, spec, limits, id) = match checked {
-        Ok(checked) => checked,
+    launch(context, responder, checked);
+}
+
+/// A process to be started.
+pub(super) struct Start {
+    pub(super) session: Arc<Session>,
+    pub(super) id: String,
+    pub(super) spec: StartSpec,
+    pub(super) limits: process::Limits,
+    pub(super) wire: Wire,
+}
+
+/// Starts a process, unless something is wrong with that.
+pub(super) fn launch(context: &Context, responder: Responder, start: Result<Start, RpcError>) {
+    let Start {
+        session,
+        id,
+        spec,
+        limits,
+        wire,
+    } = match start {
+        Ok(start) => start,
         Err(error) => return responder.fail(&error),
     };
     let mut responder = Some(responder);
     let server = &context.server;
-    let added = session.add_process(&id, server.config.max_processes, |audience| {
+    let added = session.add_process(&id, server.config.max_processes, |outbox| {
         let starter = Starter {
             id: id.clone(),
             session: session.clone(),
             server: Arc::downgrade(server),
             responder: responder.take(),
+            wire,
             _present: server.live_processes.enter(usize::MAX),
         };
+        let audience = outbox.map(|outbox| outbox.audience(wire));
         Process::new(&id, spec.stdio, limits, audience, Box::new(starter))
     });
     match (added, responder) {
@@ -61,6 +90,7 @@ struct Starter {
     session: Arc<Session>,
     server: Weak<Server>,
     responder: Option<Responder>,
+    wire: Wire,
     /// Counts it among the server's live processes.
     _present: Option<Present>,
 }
@@ -71,11 +101,14 @@ impl Owner for Starter {
             self.session.remove_process(&self.id);
         }
         if let Some(responder) = self.responder.take() {
-            let outcome = outcome.map_err(|e| start_error(&self.id, &e));
-            responder.answer(outcome.map(|_| ExecResponse {
-                process_id: &self.id,
-                sandbox_type: "none",
-            }));
+            match outcome {
+                Err(e) => responder.fail(&start_error(&self.id, &e)),
+                Ok(pid) if self.wire == Wire::First => responder.ok(&first_wire::ExecResponse::new(&self.id, pid)),
+                Ok(_) => responder.ok(&ExecResponse {
+                    process_id: &self.id,
+                    sandbox_type: "none",
+                }),
+            }
         }
     }
 
@@ -83,11 +116,15 @@ impl Owner for Starter {
         self.session.start_settled();
     }
 
-    fn exited(&mut self, _: &Arc<Process>) {}
+    fn exited(&mut self, process: &Arc<Process>) {
+        if self.wire == Wire::First {
+            self.session.release_name(process);
+        }
+    }
 
-    fn ended(&mut self, _: &Arc<Process>) {
+    fn ended(&mut self, process: &Arc<Process>) {
         if let Some(server) = self.server.upgrade() {
-            self.session.process_ended(&self.id, &server);
+            self.session.process_ended(process, &server);
         }
     }
 }
@@ -256,14 +293,19 @@ pub(super) fn write(context: &Context, responder: Responder, params: Params) {
             let reply = move |status| match status {
                 WriteStatus::Accepted => responder.ok(&WriteResponse::Accepted),
                 WriteStatus::StdinClosed => responder.ok(&WriteResponse::StdinClosed),
-                WriteStatus::Full => responder.fail(&RpcError::internal(format!(
-                    "stdin of process {id} is full: it may have {limit} bytes that it has not read"
-                ))),
+                WriteStatus::Full => responder.fail(&stdin_full(&id, limit)),
             };
             let write_id = params.write_id.as_deref().unwrap_or_default();
             process.write(write_id, input, params.close_stdin, Box::new(reply));
         }
     }
+}
+
+/// That a process has as much unread input as is allowed.
+pub(super) fn stdin_full(id: &str, limit: usize) -> RpcError {
+    RpcError::internal(format!(
+        "stdin of process {id} is full: it may have {limit} bytes that it has not read"
+    ))
 }
 
 type Write<'a> = Result<(Arc<Process>, WriteParams<'a>, Vec<u8>), WriteResponse>;
@@ -374,7 +416,7 @@ fn listed(process: &Arc<Process>) -> ListedProcess {
     }
 }
 
-fn known_process(context: &Context, id: &str) -> Result<Arc<Process>, RpcError> {
+pub(super) fn known_process(context: &Context, id: &str) -> Result<Arc<Process>, RpcError> {
     let session = context.client("exec")?.session;
     session
         .process(id)

@@ -22,6 +22,8 @@ pub struct Session {
 #[derive(Default)]
 struct Inner {
     processes: HashMap<Box<str>, Arc<Process>>,
+    /// Those whose names are free for others, though they are not forgotten yet.
+    nameless: Vec<Arc<Process>>,
     /// The ended ones, the one that ended first in front.
     ended: VecDeque<Arc<Process>>,
     attached: Option<Arc<Outbox>>,
@@ -52,12 +54,13 @@ impl Session {
     }
 
     /// Adds the process that `create` returns, told to which connection it belongs. Its start is under way from now on
-    /// until [`start_settled`](Session::start_settled).
+    /// until [`start_settled`](Session::start_settled). One that had the name before says no more: nobody could tell
+    /// the two apart.
     pub(super) fn add_process(
         &self,
         id: &str,
         limit: usize,
-        create: impl FnOnce(Option<Arc<dyn Audience>>) -> Arc<Process>,
+        create: impl FnOnce(Option<Arc<Outbox>>) -> Arc<Process>,
     ) -> Result<Arc<Process>, RpcError> {
         let mut inner = self.inner();
         if inner.is_over {
@@ -66,17 +69,21 @@ impl Session {
         if inner.processes.contains_key(id) {
             return Err(RpcError::invalid_request(format!("process {id} already exists")));
         }
-        if inner.processes.len() >= limit {
+        if inner.processes.len() + inner.nameless.len() >= limit {
             // What has ended gives way to what is to start.
             let Some(oldest) = inner.ended.pop_front() else {
                 return Err(RpcError::internal(format!(
                     "too many processes: a session may have {limit}"
                 )));
             };
-            inner.processes.remove(oldest.id());
+            inner.remove(&oldest);
         }
-        let audience = inner.attached.clone().map(|outbox| outbox as Arc<dyn Audience>);
-        let process = create(audience);
+        let outbox = inner.attached.clone();
+        if let Some(outbox) = &outbox {
+            let namesakes = inner.nameless.iter().filter(|process| process.id() == id);
+            namesakes.for_each(|process| process.detach(outbox.id()));
+        }
+        let process = create(outbox);
         self.starting.fetch_add(1, Ordering::AcqRel);
         inner.processes.insert(id.into(), process.clone());
         Ok(process)
@@ -92,15 +99,26 @@ impl Session {
         self.inner().processes.remove(id);
     }
 
-    /// A process has had its last event: it can still be read for some time.
-    pub(super) fn process_ended(self: &Arc<Session>, id: &str, server: &Server) {
+    /// Frees the name of a process. It goes on telling its events and ends with the session, but cannot be asked for
+    /// anything any more.
+    pub(super) fn release_name(&self, process: &Arc<Process>) {
         let mut inner = self.inner();
-        let Some(process) = inner.processes.get(id).cloned() else {
+        if inner.is_named(process) {
+            inner.processes.remove(process.id());
+            inner.nameless.push(process.clone());
+            process.keep_nothing();
+        }
+    }
+
+    /// A process has had its last event: it can still be read for some time, if it has its name.
+    pub(super) fn process_ended(self: &Arc<Session>, process: &Arc<Process>, server: &Server) {
+        let mut inner = self.inner();
+        if !inner.is_named(process) && !inner.nameless.iter().any(|p| Arc::ptr_eq(p, process)) {
             return;
-        };
+        }
         inner.ended.push_back(process.clone());
         drop(inner);
-        let (session, process) = (Arc::downgrade(self), Arc::downgrade(&process));
+        let (session, process) = (Arc::downgrade(self), Arc::downgrade(process));
         server.janitor.after(server.config.retain_ended, move || {
             if let (Some(session), Some(process)) = (session.upgrade(), process.upgrade()) {
                 session.forget(&process);
@@ -110,18 +128,13 @@ impl Session {
 
     fn forget(&self, process: &Arc<Process>) {
         let mut inner = self.inner();
-        if inner
-            .processes
-            .get(process.id())
-            .is_some_and(|p| Arc::ptr_eq(p, process))
-        {
-            inner.processes.remove(process.id());
-        }
+        inner.remove(process);
         if let Some(i) = inner.ended.iter().position(|p| Arc::ptr_eq(p, process)) {
             inner.ended.remove(i);
         }
         if inner.processes.is_empty() {
             inner.processes.shrink_to_fit();
+            inner.nameless.shrink_to_fit();
             inner.ended.shrink_to_fit();
         }
     }
@@ -146,7 +159,7 @@ impl Session {
         inner.attached = None;
         inner.detachments += 1;
         let detachments = inner.detachments;
-        let processes: Vec<_> = inner.processes.values().cloned().collect();
+        let processes: Vec<_> = inner.all().cloned().collect();
         drop(inner);
         for process in processes {
             process.detach(outbox.id());
@@ -166,6 +179,26 @@ impl Session {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn all(&self) -> impl Iterator<Item = &Arc<Process>> {
+        self.processes.values().chain(&self.nameless)
+    }
+
+    fn is_named(&self, process: &Arc<Process>) -> bool {
+        self.processes
+            .get(process.id())
+            .is_some_and(|p| Arc::ptr_eq(p, process))
+    }
+
+    fn remove(&mut self, process: &Arc<Process>) {
+        if self.is_named(process) {
+            self.processes.remove(process.id());
+        } else {
+            self.nameless.retain(|p| !Arc::ptr_eq(p, process));
+        }
     }
 }
 
@@ -222,7 +255,9 @@ impl Sessions {
         sessions.remove(&session.id);
         inner.is_over = true;
         inner.ended = VecDeque::new();
-        std::mem::take(&mut inner.processes).into_values().collect()
+        let mut processes = std::mem::take(&mut inner.nameless);
+        processes.extend(std::mem::take(&mut inner.processes).into_values());
+        processes
     }
 
     /// All sessions.

@@ -2,6 +2,7 @@
 
 use super::answer_text::AnswerText;
 use super::encode::{self, Batch};
+use super::outbox::Wire;
 use super::writer::Sink;
 use crate::process::{Event, Process, Replay};
 use crate::protocol::message::RequestId;
@@ -71,8 +72,8 @@ impl Sink for StreamSink {
         self.write_full_batch()
     }
 
-    fn event(&mut self, process: &Process, seq: u64, event: Event) -> io::Result<()> {
-        encode::event(&mut self.batch, process.id(), seq, &event);
+    fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()> {
+        encode::event(&mut self.batch, process.id(), wire, seq, &event);
         self.write_full_batch()
     }
 

@@ -1,7 +1,7 @@
 //! The only thread that writes to a connection.
 
 use super::answer_text::AnswerText;
-use super::outbox::{Outbox, Outflow, Outgoing};
+use super::outbox::{News, Outbox, Outflow, Outgoing, Wire};
 use crate::process::{Audience, Event, Process, Replay};
 use crate::protocol::message::RequestId;
 use crossbeam_channel::Select;
@@ -21,7 +21,7 @@ pub(super) trait Sink: Send {
     /// Writes the answer to a `process/read`.
     fn replay(&mut self, id: &RequestId, replay: &Replay) -> io::Result<()>;
     /// Writes the notification of an event.
-    fn event(&mut self, process: &Process, seq: u64, event: Event) -> io::Result<()>;
+    fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()>;
     /// There is nothing more for now: what was held back goes out.
     fn flush(&mut self) -> io::Result<()>;
     /// Whether it keeps memory that [`shrink`](Sink::shrink) gives back.
@@ -73,7 +73,7 @@ impl Writer {
             self.write(outgoing)?;
             return Ok(true);
         }
-        let Ok(process) = self.flow.news.try_recv() else {
+        let Ok(news) = self.flow.news.try_recv() else {
             return Ok(false);
         };
         // The answer to a start was put in its lane before the process had news; so it is there by now, even if it was
@@ -81,7 +81,7 @@ impl Writer {
         while let Ok(outgoing) = self.flow.answers.try_recv() {
             self.write(outgoing)?;
         }
-        self.write_news(process)?;
+        self.write_news(news)?;
         Ok(true)
     }
 
@@ -112,13 +112,17 @@ impl Writer {
         }
     }
 
-    fn write_news(&mut self, process: Arc<Process>) -> io::Result<()> {
+    fn write_news(&mut self, news: News) -> io::Result<()> {
+        let News { process, wire } = &news;
         let more = process.take_events(self.outbox.id(), self.quantum_bytes, &mut self.events);
         for (seq, event) in self.events.drain(..) {
-            self.sink.event(&process, seq, event)?;
+            // The first wire has no word for that.
+            if *wire == Wire::Modern || !matches!(event, Event::Closed) {
+                self.sink.event(process, *wire, seq, event)?;
+            }
         }
         if more {
-            self.outbox.requeue(process);
+            self.outbox.queue(news);
         }
         Ok(())
     }
