@@ -8,6 +8,7 @@ use exec_server::server::{Server, ServerConfig};
 use exec_server::transport::memory::{self, ClientEnd, ToClient, ToServer};
 use kit::{DEADLINE, Dir, base64, is_alive, program, script, until, wait_until_blocked, with_stdin};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use tungstenite::Bytes;
@@ -20,6 +21,8 @@ struct Client {
     /// Fails once the connection is over.
     ended: Receiver<()>,
     last_id: i64,
+    /// Came before an answer that was waited for.
+    kept: VecDeque<ToClient>,
     _threads: Option<RwLockReadGuard<'static, ()>>,
 }
 
@@ -39,6 +42,7 @@ fn connect_alone(config: ServerConfig, capacity: usize) -> Client {
         end,
         ended,
         last_id: 0,
+        kept: VecDeque::new(),
         _threads: None,
     };
     let result = client.call("initialize", json!({"clientName": "test"}));
@@ -69,11 +73,15 @@ impl Client {
         self.end.outgoing.send_timeout(notification, DEADLINE).unwrap();
     }
 
-    fn next(&self) -> ToClient {
+    fn next(&mut self) -> ToClient {
+        self.kept.pop_front().unwrap_or_else(|| self.receive())
+    }
+
+    fn receive(&self) -> ToClient {
         self.end.incoming.recv_timeout(DEADLINE).unwrap()
     }
 
-    /// The result of a request, which comes before anything else but output.
+    /// The result of a request.
     fn call(&mut self, method: &str, params: Value) -> Value {
         self.call_with(method, params, None)
     }
@@ -81,13 +89,15 @@ impl Client {
     fn call_with(&mut self, method: &str, params: Value, bulk: Option<(&'static str, Bytes)>) -> Value {
         let id = self.send(method, params, bulk);
         loop {
-            if let ToClient::Message(text) = self.next() {
-                let mut message: Value = serde_json::from_slice(&text).unwrap();
+            let received = self.receive();
+            if let ToClient::Message(text) = &received {
+                let mut message: Value = serde_json::from_slice(text).unwrap();
                 if message["id"] == id {
                     assert!(message["error"].is_null(), "{message}");
                     return message["result"].take();
                 }
             }
+            self.kept.push_back(received);
         }
     }
 
