@@ -11,7 +11,7 @@ use exec_server::client::{ExecServerClient, StartOptions};
 use kit::{DEADLINE, base64, scripted};
 use scripted_client::{args, connect, failure, message, start, until_gone};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_session_in_use_is_tried_again_and_what_was_missed_is_read() {
@@ -65,6 +65,50 @@ fn a_session_in_use_is_tried_again_and_what_was_missed_is_read() {
     assert_eq!((seen, text.as_slice()), (vec![1, 2, 3, 4, 5, 6], &b"abde"[..]));
     assert_eq!(process.exit_code(), Some(3));
     drop((events, process, client));
+    script.join().unwrap();
+}
+
+#[test]
+fn an_earlier_clients_session_is_asked_for_until_it_is_free() {
+    let (url, script) = scripted(|server| {
+        for _ in 0..2 {
+            server.accept();
+            let request = server.request("initialize");
+            assert_eq!(
+                (&request["id"], &request["params"]["resumeSessionId"]),
+                (&json!(1), &json!("s"))
+            );
+            server.refuse(&request, -32010, "session s is already attached to another connection");
+        }
+        assert_eq!(server.open("s", json!({}))["resumeSessionId"], "s");
+        server.start();
+        until_gone(server);
+    });
+    let mut args = args(&url);
+    args.options.resume_session_id = Some("s".into());
+    let client = ExecServerClient::connect_websocket(args).unwrap();
+    assert_eq!(client.session_id(), "s");
+    drop((start(&client), client));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_session_that_stays_in_use_is_given_up_in_time() {
+    let (url, script) = scripted(|server| {
+        server.accept();
+        let request = server.request("initialize");
+        server.refuse(&request, -32010, "session s is already attached to another connection");
+        until_gone(server);
+    });
+    let mut args = args(&url);
+    args.options.resume_session_id = Some("s".into());
+    args.options.recovery_timeout = Duration::from_millis(50);
+    // The wait for the next try ends with the time there is.
+    args.options.recovery_interval = Duration::from_secs(3600);
+    let began = Instant::now();
+    let refused = ExecServerClient::connect_websocket(args).unwrap_err();
+    assert_eq!(refused.code(), Some(-32010));
+    assert!(began.elapsed() >= Duration::from_millis(50));
     script.join().unwrap();
 }
 

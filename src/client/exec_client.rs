@@ -11,6 +11,7 @@ use super::options::{ExecServerClientConnectOptions, ExecServerLaunchCommand, Re
 use super::pending::CallError;
 use super::process_calls::decode;
 use super::reader::{self, Entrance};
+use super::recovery::{Stopped, is_attached, persist};
 use super::remote::Remote;
 use super::server_command::ServerCommand;
 use super::server_environment::ServerEnvironment;
@@ -59,16 +60,34 @@ pub(super) struct Connected {
 }
 
 impl ExecServerClient {
-    /// Connects to a WebSocket server and opens a session, or resumes one.
+    /// Connects to a WebSocket server and opens a session, or resumes one. One that is still in use is asked for again,
+    /// every [`recovery_interval`](ExecServerClientConnectOptions::recovery_interval) until
+    /// [`recovery_timeout`](ExecServerClientConnectOptions::recovery_timeout): its server may not have noticed yet that
+    /// the client before is gone.
     ///
     /// # Errors
     /// [`ExecServerError::WebSocketConnect`] or [`ExecServerError::WebSocketConnectTimeout`] with the URL;
     /// [`ExecServerError::InitializeTimedOut`]; [`ExecServerError::Server`] if there is no such session (-32600), or
-    /// it is still in use (-32010: try again).
+    /// it is in use all the time (-32010).
     pub fn connect_websocket(args: RemoteExecServerConnectArgs) -> Result<ExecServerClient> {
         let remote = Remote::find(&args)?;
-        let options = args.options;
-        ExecServerClient::open(options, Some(remote), |session| connect_remote(session, Duration::MAX))
+        let mut keeper = new_keeper(args.options, Some(remote))?;
+        let mut is_first = true;
+        let opened = persist(&mut keeper, is_attached, &mut |keeper, left| {
+            // The first try has its own limits, also where there shall be no second.
+            let limit = if std::mem::take(&mut is_first) {
+                Duration::MAX
+            } else {
+                left
+            };
+            let connected = connect_remote(&keeper.session, limit)?;
+            open(keeper, connected, limit)
+        });
+        opened.map_err(|stopped| match stopped {
+            Stopped::Closed => ExecServerError::Closed,
+            Stopped::Refused(e) | Stopped::TimedOut(e) => e,
+        })?;
+        ExecServerClient::keep(keeper)
     }
 
     /// Runs a command that is a server on its standard streams, and opens a session. What it writes to standard error
@@ -80,11 +99,13 @@ impl ExecServerClient {
         command: &ExecServerLaunchCommand,
         options: ExecServerClientConnectOptions,
     ) -> Result<ExecServerClient> {
-        ExecServerClient::open(options, None, |session| {
-            let (command, exit) = ServerCommand::start(command).map_err(ExecServerError::Spawn)?;
-            let entrance = Entrance::Command(command);
-            connect_stream(session, exit, "JSON-RPC message from exec-server stdio", entrance)
-        })
+        let mut keeper = new_keeper(options, None)?;
+        let (command, exit) = ServerCommand::start(command).map_err(ExecServerError::Spawn)?;
+        let entrance = Entrance::Command(command);
+        let label = "JSON-RPC message from exec-server stdio";
+        let connected = connect_stream(&keeper.session, exit, label, entrance)?;
+        open(&mut keeper, connected, Duration::MAX)?;
+        ExecServerClient::keep(keeper)
     }
 
     /// Runs a server on its standard streams, with the default options: see
@@ -102,55 +123,32 @@ impl ExecServerClient {
     /// [`ExecServerError::Disconnected`] if the server is gone, [`ExecServerError::InitializeTimedOut`] if nobody serves
     /// the other end.
     pub fn connect_memory(end: ClientEnd, options: ExecServerClientConnectOptions) -> Result<ExecServerClient> {
-        ExecServerClient::open(options, None, |session| {
-            let limit = session.options.silence_limit;
-            connect(
-                session,
-                |on_blocked| Wire::Memory(MemoryWire::new(end.outgoing, limit, on_blocked)),
-                "JSON-RPC message from exec-server in process".into(),
-                Entrance::Memory(end.incoming),
-            )
-        })
+        let mut keeper = new_keeper(options, None)?;
+        let limit = keeper.session.options.silence_limit;
+        let connected = connect(
+            &keeper.session,
+            |on_blocked| Wire::Memory(MemoryWire::new(end.outgoing, limit, on_blocked)),
+            "JSON-RPC message from exec-server in process".into(),
+            Entrance::Memory(end.incoming),
+        )?;
+        open(&mut keeper, connected, Duration::MAX)?;
+        ExecServerClient::keep(keeper)
     }
 
-    fn open(
-        options: ExecServerClientConnectOptions,
-        remote: Option<Remote>,
-        connect: impl FnOnce(&Arc<Session>) -> Result<Connected>,
-    ) -> Result<ExecServerClient> {
-        let closed = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|e| system("make an event", e.into()))?;
-        let (duties, to_do) = unbounded();
-        let session = Arc::new(Session::new(options, remote, duties, closed));
-        let Connected { connection, reader } = connect(&session)?;
-        let handle = Handle {
-            session: session.clone(),
-            keeper: Mutex::new(None),
-        };
-        // From here on dropping the handle ends whatever there is.
-        let keeper = Keeper {
-            session: session.clone(),
-            duties: to_do,
-            reader: Some(reader),
-        };
-        let keeper = reader::spawn("client keeper", move || keeper.run());
-        *lock(&handle.keeper) = Some(keeper.map_err(|e| {
+    /// Has the session looked after by a thread, until the client is closed.
+    fn keep(keeper: Keeper) -> Result<ExecServerClient> {
+        let session = keeper.session.clone();
+        let keeper = reader::spawn("client keeper", move || keeper.run()).map_err(|e| {
             session.close();
             system("start a thread", e)
-        })?);
-        let options = &session.options;
-        let resume = options.resume_session_id.as_deref();
-        match initialize(&session, &connection, resume, options.initialize_timeout) {
-            Ok(()) if session.install(&connection) || session.recover_at_once(&connection) => Ok(ExecServerClient {
-                handle: Arc::new(handle),
-            }),
-            Ok(()) => Err(session.explain(&connection, CallError::Lost)),
-            Err(CallError::Lost) => {
-                // Its reader says why, once it has ended.
-                session.wait_ended(&connection);
-                Err(session.explain(&connection, CallError::Lost))
-            }
-            Err(CallError::Failed(e) | CallError::TimedOut(e)) => Err(e),
-        }
+        })?;
+        let handle = Handle {
+            session,
+            keeper: Mutex::new(Some(keeper)),
+        };
+        Ok(ExecServerClient {
+            handle: Arc::new(handle),
+        })
     }
 
     pub(super) fn session(&self) -> &Arc<Session> {
@@ -277,6 +275,41 @@ fn system(what: &str, error: io::Error) -> ExecServerError {
     ))
 }
 
+/// What looks after a session that has no connection yet.
+fn new_keeper(options: ExecServerClientConnectOptions, remote: Option<Remote>) -> Result<Keeper> {
+    let closed = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|e| system("make an event", e.into()))?;
+    let (sender, duties) = unbounded();
+    Ok(Keeper {
+        session: Arc::new(Session::new(options, remote, sender, closed)),
+        duties,
+        reader: None,
+    })
+}
+
+/// Opens the session on its first connection, or resumes an earlier client's.
+fn open(keeper: &mut Keeper, connected: Connected, limit: Duration) -> Result<()> {
+    let Connected { connection, reader } = connected;
+    keeper.reader = Some(reader);
+    let session = &keeper.session;
+    let resume = session.options.resume_session_id.as_deref();
+    let limit = session.options.initialize_timeout.min(limit);
+    let error = match initialize(session, &connection, resume, limit) {
+        Ok(()) if session.install(&connection) || session.recover_at_once(&connection) => return Ok(()),
+        Ok(()) => CallError::Lost,
+        Err(CallError::Lost) => {
+            // Its reader says why, once it has ended.
+            session.wait_ended(&connection);
+            CallError::Lost
+        }
+        Err(e) => e,
+    };
+    let error = session.explain(&connection, error);
+    connection.post(|posted| posted.close = true);
+    connection.cut("the session could not be opened".into());
+    keeper.join_reader();
+    Err(error)
+}
+
 /// Connects to the session's WebSocket server.
 pub(super) fn connect_remote(session: &Arc<Session>, limit: Duration) -> Result<Connected> {
     let remote = session.remote.as_ref().ok_or(ExecServerError::Closed)?;
@@ -296,8 +329,12 @@ pub(super) fn connect_remote(session: &Arc<Session>, limit: Duration) -> Result<
 
 fn connect_stream(session: &Arc<Session>, exit: Exit, label: &str, entrance: Entrance) -> Result<Connected> {
     let limit = session.options.silence_limit;
-    let wire = |on_blocked| Wire::Stream(StreamWire::new(exit, limit, on_blocked).into());
-    connect(session, wire, label.to_owned(), entrance)
+    connect(
+        session,
+        |on_blocked| Wire::Stream(StreamWire::new(exit, limit, on_blocked).into()),
+        label.to_owned(),
+        entrance,
+    )
 }
 
 fn connect(

@@ -13,8 +13,10 @@ pub struct ExecServerClientConnectOptions {
     pub initialize_timeout: Duration,
     /// The session to take up again; `None` for a new one.
     pub resume_session_id: Option<String>,
-    /// How long a lost session is tried to be resumed; zero: not at all. 25 s, as with Codex's first clients: less than
-    /// servers keep a session. Only over WebSocket.
+    /// How long a lost session is tried to be resumed, and one of [`resume_session_id`] that is still in use; zero: not
+    /// at all, or once. 25 s, as with Codex's first clients: less than servers keep a session. Only over WebSocket.
+    ///
+    /// [`resume_session_id`]: ExecServerClientConnectOptions::resume_session_id
     pub recovery_timeout: Duration,
     /// How long to wait between two tries. 100 ms, as with Codex.
     pub recovery_interval: Duration,

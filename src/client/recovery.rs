@@ -20,27 +20,16 @@ use std::time::{Duration, Instant};
 /// was missed, or with the reason why there is nothing more. `reason` is why the connection was lost.
 pub(super) fn recover(keeper: &mut Keeper, reason: &str) {
     let session = keeper.session.clone();
-    let options = &session.options;
-    let deadline = Instant::now() + options.recovery_timeout;
     session.wait_starts();
-    let mut last = None;
-    let failure = loop {
-        keeper.join_reader();
-        if session.is_closed() {
-            return;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let tried = last.map_or_else(String::new, |e: ExecServerError| format!(" ({e})"));
-            break format!("recovery timed out after {:?}{tried}", options.recovery_timeout);
-        }
-        match resume(keeper, left) {
-            Ok(()) => return log::info!("the session is resumed"),
-            Err(e) if is_worth_another_try(&e) => last = Some(e),
-            Err(e) => break e.to_string(),
-        }
-        if !pause(keeper, options.recovery_interval.min(left)) {
-            return;
+    let failure = match persist(keeper, is_worth_another_try, &mut resume) {
+        Ok(()) => return log::info!("the session is resumed"),
+        Err(Stopped::Closed) => return,
+        Err(Stopped::Refused(e)) => e.to_string(),
+        Err(Stopped::TimedOut(last)) => {
+            format!(
+                "recovery timed out after {:?} ({last})",
+                session.options.recovery_timeout
+            )
         }
     };
     if !session.is_closed() {
@@ -49,16 +38,69 @@ pub(super) fn recover(keeper: &mut Keeper, reason: &str) {
     keeper.join_reader();
 }
 
+/// Why there is no session.
+pub(super) enum Stopped {
+    /// The client was closed.
+    Closed,
+    /// It would not go better next time.
+    Refused(ExecServerError),
+    /// The time is over. Why the last whole try failed.
+    TimedOut(ExecServerError),
+}
+
+/// Tries until it goes well, each time on a new connection: for `recovery_timeout`, with `recovery_interval` between, as
+/// long as the error is worth it. A try is told how much time is left.
+pub(super) fn persist(
+    keeper: &mut Keeper,
+    is_worth_another: fn(&ExecServerError) -> bool,
+    attempt: &mut dyn FnMut(&mut Keeper, Duration) -> Result<()>,
+) -> std::result::Result<(), Stopped> {
+    let session = keeper.session.clone();
+    let deadline = Instant::now() + session.options.recovery_timeout;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let mut last = None;
+    loop {
+        keeper.join_reader();
+        if session.is_closed() {
+            return Err(Stopped::Closed);
+        }
+        let Err(error) = attempt(keeper, left()) else {
+            return Ok(());
+        };
+        // One that had too little time says nothing.
+        if let Some(last) = last.take()
+            && left().is_zero()
+        {
+            return Err(Stopped::TimedOut(last));
+        }
+        if !is_worth_another(&error) {
+            return Err(Stopped::Refused(error));
+        }
+        if !pause(keeper, session.options.recovery_interval.min(left())) {
+            return Err(Stopped::Closed);
+        }
+        if left().is_zero() {
+            return Err(Stopped::TimedOut(error));
+        }
+        last = Some(error);
+    }
+}
+
 /// Whether it may go better next time: the server is away, or has not noticed yet that the old connection is.
 fn is_worth_another_try(error: &ExecServerError) -> bool {
     match error {
-        ExecServerError::Server { code, .. } => *code == SESSION_ATTACHED,
+        ExecServerError::Server { .. } => is_attached(error),
         ExecServerError::WebSocketConnect { .. }
         | ExecServerError::WebSocketConnectTimeout { .. }
         | ExecServerError::InitializeTimedOut { .. }
         | ExecServerError::Disconnected(_) => true,
         _ => false,
     }
+}
+
+/// Whether the session is in use on another connection, perhaps one that is dead.
+pub(super) fn is_attached(error: &ExecServerError) -> bool {
+    error.code() == Some(SESSION_ATTACHED)
 }
 
 /// Lets some time pass. What is to be done meanwhile is done on the next connection. False if the client was closed.

@@ -3,29 +3,19 @@
 use super::args::{Common, Place};
 use super::failure::Failure;
 use exec_server::client::{
-    ExecServerClient, ExecServerClientConnectOptions, ExecServerError, ExecServerLaunchCommand,
-    RemoteExecServerConnectArgs,
+    ExecServerClient, ExecServerClientConnectOptions, ExecServerLaunchCommand, RemoteExecServerConnectArgs,
 };
 use exec_server::host;
 use exec_server::process::kill_descendants;
-use exec_server::protocol::error::SESSION_ATTACHED;
 use exec_server::protocol::path_uri;
 use exec_server::server::{Server, ServerConfig};
 use exec_server::transport::auth::read_token_file;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Has the token where there is no `--token-file`.
 const TOKEN_VARIABLE: &str = "EXEC_SERVER_TOKEN";
-
-/// How long a session that is to be resumed may still be attached: its server needs five seconds to find that the
-/// client before has gone without a word.
-const ATTACHED_LIMIT: Duration = Duration::from_secs(6);
-
-/// How long to wait before asking for it again.
-const ATTACHED_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection to a server, and the server if it is in this program.
 pub(super) struct Connected {
@@ -58,22 +48,10 @@ pub(super) fn connect(common: &Common, resume: Option<&str>) -> Result<Connected
             let mut remote = RemoteExecServerConnectArgs::new(url);
             remote.auth_token = token(token_file.as_deref())?;
             remote.options = options;
-            (connect_remote(&remote)?, None)
+            (ExecServerClient::connect_websocket(remote)?, None)
         }
     };
     Ok(Connected { client, server })
-}
-
-fn connect_remote(remote: &RemoteExecServerConnectArgs) -> Result<ExecServerClient, ExecServerError> {
-    let deadline = Instant::now() + ATTACHED_LIMIT;
-    loop {
-        match ExecServerClient::connect_websocket(remote.clone()) {
-            Err(e) if e.code() == Some(SESSION_ATTACHED) && Instant::now() < deadline => {
-                std::thread::sleep(ATTACHED_PAUSE);
-            }
-            connected => return connected,
-        }
-    }
 }
 
 fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
