@@ -4,7 +4,7 @@
 
 mod kit;
 
-use exec_server::client::events::{ExecOutputStream, ExecProcessEvent};
+use exec_server::client::events::{ExecOutputStream, ExecProcessEvent, RecvError};
 use exec_server::client::{
     ExecServerClient, ExecServerClientConnectOptions, ExecServerError, ExecServerLaunchCommand,
     RemoteExecServerConnectArgs, StartOptions, WriteStatus,
@@ -85,6 +85,28 @@ fn events_are_numbered_without_gaps_and_end_with_closed() {
         let again: Vec<_> = process.subscribe().map(Result::unwrap).collect();
         assert_eq!(again, events);
         assert!(process.wake().wait(2, Some(DEADLINE)) >= 3);
+    });
+}
+
+#[test]
+fn without_replay_a_late_subscriber_is_told_what_there_was() {
+    each(|client| {
+        // More than a block of the server's, so that it is handed over as it lies there.
+        let script = script("head -c 500000 /dev/zero; read go")
+            .pipe_stdin()
+            .without_replay();
+        let process = client.start_process(&script).unwrap();
+        let mut output = process.merged_output().unwrap();
+        output.read_exact(&mut vec![0; 500_000]).unwrap();
+        let mut late = process.subscribe();
+        process.write(b"go\n").unwrap();
+        match late.recv() {
+            Err(RecvError::Lagged(lagged)) => assert_eq!(lagged.bytes, 500_000),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(late.recv(), Ok(ExecProcessEvent::Exited { exit_code: 0, .. })));
+        assert!(matches!(late.recv(), Ok(ExecProcessEvent::Closed { .. })));
+        assert_eq!(output.read(&mut [0]).unwrap(), 0);
     });
 }
 

@@ -21,7 +21,7 @@ impl ExecServerClient {
     pub fn attach_process(&self, process_id: &str) -> Result<(ExecServerProcess, u64)> {
         let session = self.session();
         // Servers ignore acknowledgements of processes that were started without.
-        let (state, events) = session.register(&process_id.into(), session.can("processAck"))?;
+        let (state, events) = session.register(&process_id.into(), session.can("processAck"), true)?;
         state.begin_recovery();
         match take_up(session, &state) {
             Ok(lost_bytes) => {

@@ -177,7 +177,7 @@ impl ExecServerClient {
         let id: Arc<str> = id.unwrap_or_else(|| session.new_name("process")).into();
         let acknowledges = session.can("processAck");
         let params = start.params(&id, acknowledges)?;
-        let (state, events) = session.register(&id, acknowledges)?;
+        let (state, events) = session.register(&id, acknowledges, start.replay)?;
         session.start(&state, params)?;
         Ok(ExecServerProcess::new(self.clone(), state, events, start.kill_on_drop))
     }

@@ -91,8 +91,9 @@ impl ExecServerProcess {
         self.events().map(ProcessEvents::merge_output)
     }
 
-    /// One more receiver of events: the newest that there were, and those that follow. A slow one is told what it
-    /// missed. Any number of them may be had, and they hold nobody up.
+    /// One more receiver of events: the newest that there were, unless the process was started
+    /// [`without_replay`](super::StartOptions::without_replay), and those that follow. A slow one is told what it missed.
+    /// Any number of them may be had, and they hold nobody up.
     pub fn subscribe(&self) -> EventSubscriber {
         self.state.subscribe()
     }

@@ -13,7 +13,6 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tungstenite::Bytes;
 
 /// The stack of a client's threads: as deep as the deepest message, and several times that without optimization.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 1024 } else { 256 } * 1024;
@@ -143,10 +142,7 @@ impl Reader {
                     chunk,
                 }) => match stream_named(stream) {
                     Some(stream) => {
-                        // Its memory goes back to the server, which reads into it again: to map new memory for each
-                        // chunk costs more than to copy it.
-                        let chunk = Bytes::copy_from_slice(&chunk);
-                        self.session.receive_output(&process_id, seq, stream, chunk);
+                        self.session.receive_shared_output(&process_id, seq, stream, chunk);
                         Ok(())
                     }
                     None => Err(format!(

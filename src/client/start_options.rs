@@ -36,6 +36,11 @@ pub struct StartOptions {
     pub arg0: Option<String>,
     /// Whether it is killed when its [`ExecServerProcess`](super::ExecServerProcess) is dropped. False by default.
     pub kill_on_drop: bool,
+    /// Whether its newest output is kept for those who [`subscribe`](super::ExecServerProcess::subscribe) late, up to
+    /// 1 MiB. True by default. If false, they are told how much there was, and begin with what comes; and output from a
+    /// server in this program is handed over without a copy. What the readers hold then is the server's own memory,
+    /// which it uses again once they have dropped it.
+    pub replay: bool,
 }
 
 impl StartOptions {
@@ -52,6 +57,7 @@ impl StartOptions {
             pipe_stdin: false,
             arg0: None,
             kill_on_drop: false,
+            replay: true,
         }
     }
 
@@ -89,6 +95,12 @@ impl StartOptions {
     /// Has it killed when its handle is dropped.
     pub fn kill_on_drop(mut self) -> StartOptions {
         self.kill_on_drop = true;
+        self
+    }
+
+    /// Keeps no output for those who subscribe late.
+    pub fn without_replay(mut self) -> StartOptions {
+        self.replay = false;
         self
     }
 

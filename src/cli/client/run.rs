@@ -64,6 +64,8 @@ fn start_detached(args: &RunArgs) -> Result<u8, Failure> {
 fn start_options(args: &RunArgs, connected: &Connected) -> Result<StartOptions, Failure> {
     let mut start = StartOptions::new(args.argv.iter().map(String::as_str));
     start.cwd = connected.path(args.cwd.as_deref().unwrap_or(Path::new(".")))?;
+    // There is one reader, from the beginning.
+    start.replay = false;
     start.tty = args.tty;
     start.size = if args.tty { terminal::size() } else { None };
     start.pipe_stdin = !args.tty && input::is_wanted();

@@ -16,10 +16,10 @@ const MAX_BYTES: usize = 1024 * 1024;
 const MAX_WAITING_BYTES: usize = MAX_EVENTS * 64 * 1024;
 
 /// The last events of a process, up to 256 and 1 MiB of output, and those who want the ones to come.
-#[derive(Default)]
 pub struct EventLog {
     history: VecDeque<ExecProcessEvent>,
     bytes: usize,
+    max_bytes: usize,
     /// What came before the history.
     evicted: Option<Lagged>,
     subscribers: Vec<Arc<EventQueue>>,
@@ -28,7 +28,22 @@ pub struct EventLog {
 impl EventLog {
     /// An empty log.
     pub fn new() -> EventLog {
-        EventLog::default()
+        EventLog::keeping(MAX_BYTES)
+    }
+
+    /// An empty log that keeps no output, only what comes after the last.
+    pub fn without_output() -> EventLog {
+        EventLog::keeping(0)
+    }
+
+    fn keeping(max_bytes: usize) -> EventLog {
+        EventLog {
+            history: VecDeque::new(),
+            bytes: 0,
+            max_bytes,
+            evicted: None,
+            subscribers: Vec::new(),
+        }
     }
 
     /// Adds the next event. The oldest go when there is no room: also this one, if it is too much by itself, so that there
@@ -39,7 +54,7 @@ impl EventLog {
         }
         self.bytes += event.output_len();
         self.history.push_back(event);
-        while self.bytes > MAX_BYTES || self.history.len() > MAX_EVENTS {
+        while self.bytes > self.max_bytes || self.history.len() > MAX_EVENTS {
             let Some(oldest) = self.history.pop_front() else { break };
             self.bytes -= oldest.output_len();
             let none = Lagged {
@@ -62,6 +77,12 @@ impl EventLog {
         self.subscribers.retain(|queue| !queue.is_left());
         self.subscribers.push(queue.clone());
         EventSubscriber { queue }
+    }
+}
+
+impl Default for EventLog {
+    fn default() -> EventLog {
+        EventLog::new()
     }
 }
 
@@ -194,6 +215,25 @@ mod tests {
         assert_eq!(late.try_recv(), lagged(2, MAX_BYTES as u64 + 2, 2));
         assert_eq!(seqs(&mut late), [3, 4]);
         assert_eq!(seqs(&mut live), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn without_output_only_the_end_is_kept() {
+        let mut log = EventLog::without_output();
+        let mut live = log.subscribe();
+        log.publish(output(1, "abc"));
+        let mut late = log.subscribe();
+        log.publish(output(2, "de"));
+        log.publish(exited(3));
+        log.publish(output(4, "f"));
+        log.publish(closed(5));
+        assert_eq!(seqs(&mut live), [1, 2, 3, 4, 5]);
+        assert_eq!(late.try_recv(), lagged(1, 3, 1));
+        assert_eq!(seqs(&mut late), [2, 3, 4, 5]);
+        let mut last = log.subscribe();
+        assert_eq!(last.try_recv(), lagged(4, 6, 4));
+        assert_eq!(last.try_recv(), Ok(closed(5)));
+        assert_eq!(last.try_recv(), Err(RecvError::Ended));
     }
 
     #[test]

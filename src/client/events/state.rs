@@ -18,6 +18,9 @@ pub struct ProcessOptions {
     /// After how many bytes of consumed output they are acknowledged. 128 KiB, a quarter of our server's window, so that
     /// it always has something to send. Must be less than the window, or the process stops.
     pub ack_bytes: usize,
+    /// Whether subscribers get output from before they came. True. If false, they are told as
+    /// [`Lagged`](super::Lagged) how much there was, and no output is held but what waits for readers.
+    pub replay: bool,
 }
 
 impl Default for ProcessOptions {
@@ -25,6 +28,7 @@ impl Default for ProcessOptions {
         ProcessOptions {
             max_queued_bytes: 64 * 1024 * 1024,
             ack_bytes: 128 * 1024,
+            replay: true,
         }
     }
 }
@@ -72,6 +76,7 @@ pub struct ProcessState {
     changed: Condvar,
     wake: Wake,
     acks: Arc<Acks>,
+    has_replay: bool,
 }
 
 struct Inner {
@@ -113,7 +118,10 @@ impl ProcessState {
         }));
         let events = ProcessEvents::new(stream.clone(), acks.clone());
         let record = Record {
-            log: EventLog::new(),
+            log: match options.replay {
+                true => EventLog::new(),
+                false => EventLog::without_output(),
+            },
             stream,
             exit: None,
             closed: false,
@@ -132,6 +140,7 @@ impl ProcessState {
             changed: Condvar::new(),
             wake: Wake::default(),
             acks,
+            has_replay: options.replay,
         };
         (Arc::new(state), events)
     }
@@ -226,6 +235,11 @@ impl ProcessState {
     /// The number of the last event that was published; all before it were, too.
     pub fn last_published(&self) -> u64 {
         self.inner().order.last_published()
+    }
+
+    /// Whether output is kept for those who subscribe late.
+    pub fn has_replay(&self) -> bool {
+        self.has_replay
     }
 
     /// The events that are kept, at most 256 with 1 MiB, and those that follow.

@@ -20,9 +20,11 @@ impl Session {
         self: &Arc<Session>,
         process_id: &Arc<str>,
         acknowledges: bool,
+        replay: bool,
     ) -> Result<(Arc<ProcessState>, ProcessEvents)> {
         let options = ProcessOptions {
             max_queued_bytes: self.options.max_queued_bytes,
+            replay,
             ..ProcessOptions::default()
         };
         let sink: Option<Arc<dyn AckSink>> = match acknowledges {
@@ -142,6 +144,24 @@ impl Session {
         self.receive(process_id, ExecProcessEvent::Output(chunk));
     }
 
+    /// Receives output that lies in the memory of a server in this program.
+    pub(in crate::client) fn receive_shared_output(
+        &self,
+        process_id: &str,
+        seq: u64,
+        stream: ExecOutputStream,
+        mut chunk: Bytes,
+    ) {
+        let Some(state) = self.process(process_id) else { return };
+        if state.has_replay() {
+            // What is kept long would keep the server from reading into that memory again: to map new memory for each
+            // chunk costs more than to copy it.
+            chunk = Bytes::copy_from_slice(&chunk);
+        }
+        let chunk = ProcessOutputChunk { seq, stream, chunk };
+        self.deliver(&state, ExecProcessEvent::Output(chunk));
+    }
+
     pub(in crate::client) fn receive_exited(&self, exited: Exited) {
         let event = ExecProcessEvent::Exited {
             seq: exited.seq,
@@ -157,12 +177,17 @@ impl Session {
     }
 
     fn receive(&self, process_id: &str, event: ExecProcessEvent) {
-        let Some(state) = self.process(process_id) else { return };
+        if let Some(state) = self.process(process_id) {
+            self.deliver(&state, event);
+        }
+    }
+
+    fn deliver(&self, state: &Arc<ProcessState>, event: ExecProcessEvent) {
         match state.on_event(event) {
             Progress::Open => {}
-            Progress::Closed => self.unregister(&state),
+            Progress::Closed => self.unregister(state),
             Progress::Failed => {
-                self.unregister(&state);
+                self.unregister(state);
                 self.condemn(state.process_id().clone());
             }
         }
