@@ -59,6 +59,8 @@ struct State {
     pulled: u64,
     unacked: Unacked,
     end: Option<Result<(), String>>,
+    /// How many wait for `changed`: mostly nobody, and to wake nobody is a system call, too.
+    waiting: usize,
 }
 
 #[derive(Default)]
@@ -125,6 +127,7 @@ impl Output {
                 pulled: 0,
                 unacked: Unacked::default(),
                 end: None,
+                waiting: 0,
             }),
             changed: Condvar::new(),
             acks,
@@ -137,9 +140,8 @@ impl Output {
         loop {
             if let Some(part) = state.unpark(side) {
                 let due = state.unacked.take_due(&self.acks);
-                drop(state);
                 // The other side may have waited for that.
-                self.changed.notify_all();
+                self.tell_others(state);
                 self.send(due);
                 return Ok(Some(part));
             }
@@ -154,7 +156,12 @@ impl Output {
             };
             state = match events {
                 Some(events) => self.pull(events, state),
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    state.waiting += 1;
+                    let mut state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.waiting -= 1;
+                    state
+                }
             };
         }
     }
@@ -171,7 +178,9 @@ impl Output {
         }
         state.events = Some(events);
         state.park(received);
-        self.changed.notify_all();
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
         state
     }
 
@@ -183,10 +192,17 @@ impl Output {
             parked.push(part);
         }
         let due = state.unacked.take_due(&self.acks);
-        drop(state);
+        self.tell_others(state);
         drop(parked);
-        self.changed.notify_all();
         self.send(due);
+    }
+
+    fn tell_others(&self, state: MutexGuard<'_, State>) {
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.changed.notify_all();
+        }
     }
 
     fn send(&self, due: Option<u64>) {
