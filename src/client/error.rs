@@ -1,5 +1,6 @@
 //! What goes wrong for a client.
 
+use crate::protocol::decode::DecodeError;
 use crate::protocol::error::RpcError;
 use std::io;
 use std::time::Duration;
@@ -87,6 +88,12 @@ impl From<RpcError> for ExecServerError {
             errno: error.data.and_then(|data| data.errno),
             message: error.message,
         }
+    }
+}
+
+impl From<DecodeError> for ExecServerError {
+    fn from(error: DecodeError) -> ExecServerError {
+        ExecServerError::Json(error.to_string())
     }
 }
 

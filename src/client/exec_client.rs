@@ -9,7 +9,7 @@ use super::lock;
 use super::memory_wire::MemoryWire;
 use super::options::{ExecServerClientConnectOptions, ExecServerLaunchCommand, RemoteExecServerConnectArgs};
 use super::pending::CallError;
-use super::process_calls::decode;
+use super::process_calls::{decode, member};
 use super::reader::{self, Entrance};
 use super::recovery::{Stopped, is_attached, persist};
 use super::remote::Remote;
@@ -21,7 +21,6 @@ use super::stream_wire::{Exit, StreamWire};
 use crate::transport::memory::ClientEnd;
 use crossbeam_channel::unbounded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use serde::Deserialize;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, Weak};
@@ -202,10 +201,6 @@ impl ExecServerClient {
     /// # Errors
     /// That the connection is lost, or is being recovered.
     pub fn environment_status(&self) -> Result<String> {
-        #[derive(Deserialize)]
-        struct Status {
-            status: String,
-        }
         if self.session().connection_now().is_none() && !self.session().is_over() {
             return Err(ExecServerError::Disconnected(
                 "exec-server environment is recovering".into(),
@@ -214,7 +209,7 @@ impl ExecServerClient {
         let answer = self
             .session()
             .call("environment/status", Vec::new(), None, Some(STATUS_LIMIT))?;
-        Ok(decode::<Status>(&answer)?.status)
+        member(&answer, "status")
     }
 
     /// `environmentConfig/read`: the server's answer as JSON text, which means something to Codex only.

@@ -7,7 +7,7 @@ use super::error::{ExecServerError, Result};
 use super::exec_client::ExecServerClient;
 use super::json_object::JsonObject;
 use super::pending::Answer;
-use super::process_calls::decode;
+use super::process_calls::{decode, member};
 use super::remote_file::RemoteFile;
 use crate::protocol::bytes;
 use crate::protocol::files::{
@@ -15,7 +15,6 @@ use crate::protocol::files::{
     FsReadDirectoryResponse, FsWalkOptions, FsWalkResponse,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use serde::Deserialize;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,15 +63,9 @@ impl ExecServerClient {
     /// # Errors
     /// What the server has against it, or that the connection is lost.
     pub fn fs_read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Read<'a> {
-            #[serde(borrow)]
-            data_base64: Cow<'a, str>,
-        }
-        let answer = self.call_path("fs/readFile", path.as_ref())?;
-        let read: Read<'_> = serde_json::from_slice(&answer.json)?;
-        content(answer.bulk, &read.data_base64)
+        let mut answer = self.call_path("fs/readFile", path.as_ref())?;
+        let bulk = answer.bulk.take();
+        content(bulk, &member::<Cow<'_, str>>(&answer, "dataBase64")?)
     }
 
     /// `fs/writeFile`: the whole new content of a file, all or nothing. Up to 47 MiB, as servers take no larger messages;

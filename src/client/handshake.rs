@@ -5,23 +5,10 @@ use super::error::ExecServerError;
 use super::json_object::JsonObject;
 use super::outgoing::Outgoing;
 use super::pending::{CallError, Purpose};
-use super::server_environment::ServerEnvironment;
+use super::process_calls::fields;
 use super::session::Session;
-use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SessionOnly {
-    session_id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct EnvironmentOnly {
-    environment_info: ServerEnvironment,
-}
 
 /// Opens a session or takes one up again, within `limit`.
 pub(super) fn initialize(
@@ -46,17 +33,18 @@ pub(super) fn initialize(
             CallError::TimedOut(_) => CallError::TimedOut(ExecServerError::InitializeTimedOut { timeout: limit }),
             other => other,
         })?;
-    let opened: SessionOnly = serde_json::from_slice(&answer.json).map_err(ExecServerError::from)?;
-    let expected = session.id.get_or_init(|| opened.session_id.clone());
-    if *expected != opened.session_id {
+    let fields = fields(&answer)?;
+    let opened: String = fields.required("sessionId").map_err(ExecServerError::from)?;
+    let expected = session.id.get_or_init(|| opened.clone());
+    if *expected != opened {
         return Err(CallError::Failed(ExecServerError::Protocol(format!(
             "exec-server initialized an unexpected session {}",
-            opened.session_id
+            opened
         ))));
     }
     // Servers that are old do not say it, and what can't be read is not needed.
-    if let Ok(said) = serde_json::from_slice::<EnvironmentOnly>(&answer.json) {
-        let _ = session.environment.set(said.environment_info);
+    if let Ok(said) = fields.required("environmentInfo") {
+        let _ = session.environment.set(said);
     }
     connection.send(&Outgoing {
         id: None,

@@ -3,11 +3,12 @@
 use super::events::ExecOutputStream;
 use super::pending::Answer;
 use crate::protocol::bytes::{self, Base64};
+use crate::protocol::decode::{Decode, DecodeError, Fields, decode, word};
 use crate::protocol::error::RpcError;
+use crate::protocol::files::FsMissingChangedNotification;
+use crate::protocol::json::Span;
 use crate::protocol::message::{Limits, Message, RequestId, parse_with_bulk};
 use crate::sys::memory;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use tungstenite::Bytes;
 
@@ -40,36 +41,50 @@ pub(super) enum Incoming<'a> {
 }
 
 /// Params of `process/exited`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub(super) struct Exited {
     pub(super) process_id: String,
     pub(super) seq: u64,
     pub(super) exit_code: i32,
-    #[serde(default)]
     pub(super) signal: Option<String>,
-    #[serde(default)]
     pub(super) sandbox_denied: Option<bool>,
 }
 
+impl Decode<'_> for Exited {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct Exited")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            seq: fields.required("seq")?,
+            exit_code: fields.required("exitCode")?,
+            signal: fields.optional("signal")?,
+            sandbox_denied: fields.optional("sandboxDenied")?,
+        })
+    }
+}
+
 /// Params of `process/closed`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub(super) struct Closed {
     pub(super) process_id: String,
     pub(super) seq: u64,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Output<'a> {
-    #[serde(borrow)]
-    process_id: Cow<'a, str>,
-    seq: u64,
-    #[serde(borrow)]
-    stream: Cow<'a, str>,
-    #[serde(borrow)]
-    chunk: Cow<'a, str>,
+impl Decode<'_> for Closed {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct Closed")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            seq: fields.required("seq")?,
+        })
+    }
+}
+
+impl Decode<'_> for ExecOutputStream {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let name = word(value)?;
+        stream_named(&name).ok_or_else(|| DecodeError(format!("unknown stream `{name}`")))
+    }
 }
 
 /// Any number of values: a listing of a large directory has more than a server takes from a client.
@@ -158,36 +173,39 @@ pub(super) fn stream_named(name: &str) -> Option<ExecOutputStream> {
     })
 }
 
-fn notification<'a>(method: &str, params: Option<&'a [u8]>, bulk: Option<Base64<'_>>) -> Result<Incoming<'a>, String> {
+fn notification<'a>(
+    method: &str,
+    params: Option<&'a [u8]>,
+    bulk: Option<Base64<'_>>,
+) -> Result<Incoming<'a>, DecodeError> {
     let params = params.unwrap_or(b"null");
     Ok(match method {
         "process/output" => {
-            let output: Output<'a> = serde_json::from_slice(params).map_err(|e| e.to_string())?;
+            let fields = Fields::of(Span::of_checked(params), "struct Output")?;
             let chunk = match bulk {
                 Some(bulk) => bulk.decode(),
-                None => bytes::decode(output.chunk.as_bytes()).map_err(|e| e.to_string())?,
+                None => {
+                    let base64: Cow<'_, str> = fields.required("chunk")?;
+                    bytes::decode(base64.as_bytes()).map_err(|e| DecodeError(e.to_string()))?
+                }
             };
             Incoming::Output {
-                seq: output.seq,
-                stream: stream_named(&output.stream).ok_or_else(|| format!("unknown stream `{}`", output.stream))?,
+                process_id: fields.required("processId")?,
+                seq: fields.required("seq")?,
+                stream: fields.required("stream")?,
                 chunk: chunk.into(),
-                process_id: output.process_id,
             }
         }
         "process/exited" => Incoming::Exited(decode(params)?),
         "process/closed" => Incoming::Closed(decode(params)?),
         "fs/missingChanged" => {
-            let changed: crate::protocol::files::FsMissingChangedNotification = decode(params)?;
+            let changed: FsMissingChangedNotification = decode(params)?;
             Incoming::MissingChanged {
                 watch_id: changed.watch_id,
             }
         }
         _ => Incoming::Nothing,
     })
-}
-
-fn decode<T: DeserializeOwned>(params: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(params).map_err(|e| e.to_string())
 }
 
 /// Keeps a result, its one long string decoded.
@@ -206,20 +224,9 @@ fn answer(result: &[u8], bulk: Option<Base64<'_>>) -> Answer {
     }
 }
 
-/// What a server said against a call. Its `data` is read if it is of the known form.
+/// What a server said against a call.
 fn refusal(error: &[u8]) -> RpcError {
-    #[derive(Deserialize)]
-    struct Bare {
-        code: i64,
-        message: String,
-    }
-    serde_json::from_slice(error).unwrap_or_else(|_| {
-        match serde_json::from_slice::<Bare>(error) {
-            Ok(Bare { code, message }) => RpcError::new(code, message),
-            // The parser has checked that it has a code and a message.
-            Err(e) => RpcError::internal(e.to_string()),
-        }
-    })
+    decode(error).unwrap_or_else(|e| RpcError::internal(e.to_string()))
 }
 
 #[cfg(test)]

@@ -1,22 +1,20 @@
 //! The `process/*` methods, one call each.
 
-use super::error::{ExecServerError, Result};
+use super::error::Result;
 use super::events::{ProcessOutputChunk, ReadResponse};
 use super::exec_client::ExecServerClient;
-use super::incoming::stream_named;
 use super::json_object::JsonObject;
 use super::pending::Answer;
 use super::start_options::{StartOptions, size_json};
 use crate::protocol::bytes;
+use crate::protocol::decode::{self, Decode, DecodeError, Fields, one_of};
+use crate::protocol::json::Span;
 use crate::protocol::process::{ProcessSignal, TerminalSize};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::time::Duration;
 
 /// What became of input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteStatus {
     /// It will be read if the process reads.
     Accepted,
@@ -28,9 +26,20 @@ pub enum WriteStatus {
     Starting,
 }
 
+impl Decode<'_> for WriteStatus {
+    fn decode(value: Span<'_>) -> std::result::Result<Self, DecodeError> {
+        const WORDS: [(&str, WriteStatus); 4] = [
+            ("accepted", WriteStatus::Accepted),
+            ("unknownProcess", WriteStatus::UnknownProcess),
+            ("stdinClosed", WriteStatus::StdinClosed),
+            ("starting", WriteStatus::Starting),
+        ];
+        one_of(value, &WORDS)
+    }
+}
+
 /// A process of the session, as `process/list` shows it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct ListedProcess {
     /// The client's name for it.
     pub process_id: String,
@@ -43,7 +52,6 @@ pub struct ListedProcess {
     /// How, if it has.
     pub exit_code: Option<i32>,
     /// The signal that ended it.
-    #[serde(default)]
     pub signal: Option<String>,
     /// Whether there will be no more events.
     pub closed: bool,
@@ -51,6 +59,23 @@ pub struct ListedProcess {
     pub next_seq: u64,
     /// Bytes of output that can be read.
     pub retained_bytes: u64,
+}
+
+impl Decode<'_> for ListedProcess {
+    fn decode(value: Span<'_>) -> std::result::Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct ListedProcess")?;
+        Ok(Self {
+            process_id: fields.required("processId")?,
+            pid: fields.optional("pid")?,
+            tty: fields.required("tty")?,
+            exited: fields.required("exited")?,
+            exit_code: fields.optional("exitCode")?,
+            signal: fields.optional("signal")?,
+            closed: fields.required("closed")?,
+            next_seq: fields.required("nextSeq")?,
+            retained_bytes: fields.required("retainedBytes")?,
+        })
+    }
 }
 
 impl ExecServerClient {
@@ -101,10 +126,6 @@ impl ExecServerClient {
     /// # Errors
     /// What the server has against it, or that the connection is lost for good.
     pub fn write(&self, process_id: &str, write_id: &str, input: &[u8], close_stdin: bool) -> Result<WriteStatus> {
-        #[derive(Deserialize)]
-        struct Written {
-            status: WriteStatus,
-        }
         let mut params = JsonObject::new()
             .text("processId", process_id)
             .text("writeId", write_id);
@@ -115,7 +136,7 @@ impl ExecServerClient {
         let answer = self
             .session()
             .call_until_answered("process/write", &params.done(), bulk)?;
-        Ok(decode::<Written>(&answer)?.status)
+        member(&answer, "status")
     }
 
     /// `process/signal`. Not repeated when the connection is lost.
@@ -137,17 +158,13 @@ impl ExecServerClient {
     /// # Errors
     /// What the server has against it, or that the connection is lost.
     pub fn terminate(&self, process_id: &str, grace: Duration) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Terminated {
-            running: bool,
-        }
         let mut params = JsonObject::new().text("processId", process_id);
         if !grace.is_zero() {
             let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             params = params.number("graceMs", ms);
         }
         let answer = self.session().clean_up("process/terminate", params.done())?;
-        Ok(decode::<Terminated>(&answer)?.running)
+        member(&answer, "running")
     }
 
     /// `process/resize`: sets the size of a process's terminal.
@@ -168,12 +185,8 @@ impl ExecServerClient {
     /// # Errors
     /// What the server has against it, such as that it does not know the method, or that the connection is lost.
     pub fn list(&self) -> Result<Vec<ListedProcess>> {
-        #[derive(Deserialize)]
-        struct Listed {
-            processes: Vec<ListedProcess>,
-        }
         let answer = self.session().call("process/list", Vec::new(), None, None)?;
-        Ok(decode::<Listed>(&answer)?.processes)
+        member(&answer, "processes")
     }
 }
 
@@ -207,59 +220,45 @@ pub(super) fn read_params(
 
 /// The result of `process/read`, its output decoded.
 pub(super) fn decode_read(answer: &Answer) -> Result<ReadResponse> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Read<'a> {
-        #[serde(borrow)]
-        chunks: Vec<Chunk<'a>>,
-        next_seq: u64,
-        exited: bool,
-        #[serde(default)]
-        exit_code: Option<i32>,
-        #[serde(default)]
-        signal: Option<String>,
-        closed: bool,
-        #[serde(default)]
-        failure: Option<String>,
-        #[serde(default)]
-        sandbox_denied: Option<bool>,
-        #[serde(default)]
-        lost_bytes: u64,
-    }
-    #[derive(Deserialize)]
-    struct Chunk<'a> {
-        seq: u64,
-        #[serde(borrow)]
-        stream: Cow<'a, str>,
-        #[serde(borrow)]
-        chunk: Cow<'a, str>,
-    }
-    let read: Read<'_> = serde_json::from_slice(&answer.json)?;
-    let mut chunks = Vec::with_capacity(read.chunks.len());
-    for chunk in &read.chunks {
-        let stream = stream_named(&chunk.stream)
-            .ok_or_else(|| ExecServerError::Protocol(format!("unknown stream `{}`", chunk.stream)))?;
-        let output = bytes::decode(chunk.chunk.as_bytes()).map_err(|e| ExecServerError::Json(e.to_string()))?;
-        chunks.push(ProcessOutputChunk {
-            seq: chunk.seq,
-            stream,
-            chunk: output.into(),
-        });
-    }
+    let fields = fields(answer)?;
     Ok(ReadResponse {
-        chunks,
-        next_seq: read.next_seq,
-        exited: read.exited,
-        exit_code: read.exit_code,
-        signal: read.signal,
-        closed: read.closed,
-        failure: read.failure,
-        sandbox_denied: read.sandbox_denied,
-        lost_bytes: read.lost_bytes,
+        chunks: fields.required("chunks")?,
+        next_seq: fields.required("nextSeq")?,
+        exited: fields.required("exited")?,
+        exit_code: fields.optional("exitCode")?,
+        signal: fields.optional("signal")?,
+        closed: fields.required("closed")?,
+        failure: fields.optional("failure")?,
+        sandbox_denied: fields.optional("sandboxDenied")?,
+        lost_bytes: fields.or_default("lostBytes")?,
     })
 }
 
+impl Decode<'_> for ProcessOutputChunk {
+    fn decode(value: Span<'_>) -> std::result::Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct ProcessOutputChunk")?;
+        let base64: Cow<'_, str> = fields.required("chunk")?;
+        Ok(Self {
+            seq: fields.required("seq")?,
+            stream: fields.required("stream")?,
+            chunk: bytes::decode(base64.as_bytes())
+                .map_err(|e| DecodeError(e.to_string()))?
+                .into(),
+        })
+    }
+}
+
 /// A result without bulk.
-pub(super) fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T> {
-    Ok(serde_json::from_slice(&answer.json)?)
+pub(super) fn decode<'a, T: Decode<'a>>(answer: &'a Answer) -> Result<T> {
+    Ok(decode::decode(&answer.json)?)
+}
+
+/// One member of a result.
+pub(super) fn member<'a, T: Decode<'a>>(answer: &'a Answer, name: &str) -> Result<T> {
+    Ok(fields(answer)?.required(name)?)
+}
+
+/// The members of a result.
+pub(super) fn fields(answer: &Answer) -> Result<Fields<'_>> {
+    Ok(Fields::of(Span::of_checked(&answer.json), "a result")?)
 }

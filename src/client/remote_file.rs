@@ -5,7 +5,7 @@ use super::error::{ExecServerError, Result};
 use super::exec_client::ExecServerClient;
 use super::file_calls::content;
 use super::json_object::JsonObject;
-use serde::Deserialize;
+use super::process_calls::fields;
 use std::borrow::Cow;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -40,21 +40,17 @@ impl RemoteFile {
     /// # Errors
     /// What the server has against it, or that the connection is lost.
     pub fn read_block(&self, offset: u64, len: usize) -> Result<(Vec<u8>, bool)> {
-        #[derive(Deserialize)]
-        struct Block<'a> {
-            #[serde(borrow)]
-            chunk: Cow<'a, str>,
-            eof: bool,
-        }
         let params = JsonObject::new()
             .text("handleId", &self.handle_id)
             .number("offset", offset)
             .number("len", len.min(BLOCK_BYTES) as u64)
             .done();
         let session = self.client.session();
-        let answer = session.call_over(&self.connection, "fs/readBlock", params, None)?;
-        let block: Block<'_> = serde_json::from_slice(&answer.json)?;
-        Ok((content(answer.bulk, &block.chunk)?, block.eof))
+        let mut answer = session.call_over(&self.connection, "fs/readBlock", params, None)?;
+        let bulk = answer.bulk.take();
+        let fields = fields(&answer)?;
+        let chunk: Cow<'_, str> = fields.required("chunk")?;
+        Ok((content(bulk, &chunk)?, fields.required("eof")?))
     }
 
     /// `fs/writeBlock`: 1 byte to 1 MiB at `offset`.

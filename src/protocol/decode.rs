@@ -1,4 +1,4 @@
-//! Typed values from JSON text that was checked before: the params of calls.
+//! Typed values from JSON text that was checked before: the params of calls, and the answers to them.
 //!
 //! Each type says by hand what it is made of. What serde derives is several KiB of code for each, where this is some
 //! hundred bytes; the words for what is wrong are serde's all the same.
@@ -24,7 +24,7 @@ pub(crate) trait Decode<'a>: Sized {
 /// What is wrong with a value, in serde's words and without the position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct DecodeError(pub(super) String);
+pub struct DecodeError(pub(crate) String);
 
 impl From<JsonError> for DecodeError {
     fn from(error: JsonError) -> DecodeError {
@@ -232,7 +232,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u64, i64, u16, usize, NonZeroUsize);
+numbers!(u64, i64, i32, u16, usize, NonZeroUsize);
 
 impl Decode<'_> for bool {
     fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
@@ -284,11 +284,11 @@ fn items(value: Span<'_>) -> Result<Vec<Span<'_>>, DecodeError> {
     Ok(items)
 }
 
-impl Decode<'_> for BTreeMap<String, String> {
-    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+impl<'a, T: Decode<'a>> Decode<'a> for BTreeMap<String, T> {
+    fn decode(value: Span<'a>) -> Result<Self, DecodeError> {
         let mut map = BTreeMap::new();
         for (key, value) in Fields::of(value, "a map")?.0 {
-            map.insert(key.into_owned(), String::decode(value)?);
+            map.insert(key.into_owned(), T::decode(value)?);
         }
         Ok(map)
     }

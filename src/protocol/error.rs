@@ -1,6 +1,7 @@
 //! The error object of a JSON-RPC answer, and its codes.
 
-use super::decode::DecodeError;
+use super::decode::{Decode, DecodeError, Fields};
+use super::json::Span;
 use serde::{Deserialize, Serialize};
 
 /// The message is malformed, or the call does not fit the state (not initialized, unknown
@@ -33,12 +34,33 @@ pub struct RpcError {
     pub data: Option<ErrorData>,
 }
 
+impl Decode<'_> for RpcError {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct RpcError")?;
+        Ok(Self {
+            code: fields.required("code")?,
+            message: fields.required("message")?,
+            // Other servers' may be anything.
+            data: fields.optional("data").ok().flatten(),
+        })
+    }
+}
+
 /// What a program may want to know of an error. Other servers' `data` is not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorData {
     /// The system's error number, for errors of files and programs that cannot be executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
+}
+
+impl Decode<'_> for ErrorData {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct ErrorData")?;
+        Ok(Self {
+            errno: fields.optional("errno")?,
+        })
+    }
 }
 
 impl RpcError {

@@ -26,6 +26,20 @@ pub struct FsGetMetadataResponse {
     pub modified_at_ms: i64,
 }
 
+impl Decode<'_> for FsGetMetadataResponse {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsGetMetadataResponse")?;
+        Ok(Self {
+            is_directory: fields.required("isDirectory")?,
+            is_file: fields.required("isFile")?,
+            is_symlink: fields.required("isSymlink")?,
+            size: fields.required("size")?,
+            created_at_ms: fields.required("createdAtMs")?,
+            modified_at_ms: fields.required("modifiedAtMs")?,
+        })
+    }
+}
+
 /// Result of `fs/readFile`. The server writes it by hand; this form is for clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +55,15 @@ pub struct FsReadFileResponse<'a> {
 pub struct FsCanonicalizeResponse {
     /// The path without links.
     pub path: PathUri,
+}
+
+impl Decode<'_> for FsCanonicalizeResponse {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsCanonicalizeResponse")?;
+        Ok(Self {
+            path: fields.required("path")?,
+        })
+    }
 }
 
 /// One entry of `fs/readDirectory`.
@@ -59,12 +82,33 @@ pub struct FsReadDirectoryEntry {
     pub uri: Option<String>,
 }
 
+impl Decode<'_> for FsReadDirectoryEntry {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsReadDirectoryEntry")?;
+        Ok(Self {
+            file_name: fields.required("fileName")?,
+            is_directory: fields.required("isDirectory")?,
+            is_file: fields.required("isFile")?,
+            uri: fields.optional("uri")?,
+        })
+    }
+}
+
 /// Result of `fs/readDirectory`: everything but `.` and `..`, in no order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FsReadDirectoryResponse {
     /// The entries.
     pub entries: Vec<FsReadDirectoryEntry>,
+}
+
+impl Decode<'_> for FsReadDirectoryResponse {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsReadDirectoryResponse")?;
+        Ok(Self {
+            entries: fields.required("entries")?,
+        })
+    }
 }
 
 /// How far `fs/walk` goes.
@@ -106,6 +150,12 @@ pub enum FsWalkEntryKind {
     Directory,
 }
 
+impl Decode<'_> for FsWalkEntryKind {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        one_of(value, &[("file", Self::File), ("directory", Self::Directory)])
+    }
+}
+
 /// One entry of `fs/walk`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,6 +166,16 @@ pub struct FsWalkEntry {
     pub kind: FsWalkEntryKind,
 }
 
+impl Decode<'_> for FsWalkEntry {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsWalkEntry")?;
+        Ok(Self {
+            path: fields.required("path")?,
+            kind: fields.required("kind")?,
+        })
+    }
+}
+
 /// What `fs/walk` could not look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -124,6 +184,16 @@ pub struct FsWalkError {
     pub path: String,
     /// What the system said.
     pub message: String,
+}
+
+impl Decode<'_> for FsWalkError {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsWalkError")?;
+        Ok(Self {
+            path: fields.required("path")?,
+            message: fields.required("message")?,
+        })
+    }
 }
 
 /// Result of `fs/walk`.
@@ -138,6 +208,17 @@ pub struct FsWalkResponse {
     pub truncated: bool,
 }
 
+impl Decode<'_> for FsWalkResponse {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsWalkResponse")?;
+        Ok(Self {
+            entries: fields.required("entries")?,
+            errors: fields.required("errors")?,
+            truncated: fields.required("truncated")?,
+        })
+    }
+}
+
 /// Result of `fs/copy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -146,6 +227,15 @@ pub struct FsCopyResponse {
     /// Not in Codex's exec-server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<PathUri>,
+}
+
+impl Decode<'_> for FsCopyResponse {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsCopyResponse")?;
+        Ok(Self {
+            skipped: fields.or_default("skipped")?,
+        })
+    }
 }
 
 /// What a file handle is for.
@@ -198,6 +288,15 @@ pub struct FsWatchMissingResponse {
 pub struct FsMissingChangedNotification {
     /// The watch's number.
     pub watch_id: u64,
+}
+
+impl Decode<'_> for FsMissingChangedNotification {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FsMissingChangedNotification")?;
+        Ok(Self {
+            watch_id: fields.required("watchId")?,
+        })
+    }
 }
 
 #[cfg(test)]
