@@ -3,9 +3,16 @@
 //! ```sh
 //! cargo bench --bench client            # over WebSocket, stdio and in process
 //! cargo bench --bench client -- memory  # in process only
+//! cargo bench --bench client -- echo    # what the client adds to an echo over WebSocket
 //! cargo bench --bench client -- ws://127.0.0.1:9400
 //! ```
+//!
+//! The echo is compared with that of the bare protocol: frames written and read by hand on a connection to the same
+//! server. The two take turns, an echo each, so that a busy machine is busy for both.
 
+mod bare;
+
+use bare::Bare;
 use exec_server::client::events::ExecProcessEvent;
 use exec_server::client::{
     ExecServerClient, ExecServerClientConnectOptions, ExecServerLaunchCommand, RemoteExecServerConnectArgs,
@@ -20,6 +27,7 @@ use std::time::Instant;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_exec-server");
 const ROUNDS: usize = 5;
 const BYTES: usize = 1 << 30;
+const ECHOES: usize = 2000;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -32,11 +40,15 @@ fn main() -> Result<()> {
     if std::env::args().any(|argument| argument == "memory") {
         return in_process();
     }
+    let only_echo = std::env::args().any(|argument| argument == "echo");
     let mut server = Command::new(PROGRAM).stdout(Stdio::piped()).spawn()?;
-    let measured = over_websocket(&mut server);
+    let measured = over_websocket(&mut server, only_echo);
     server.kill()?;
     server.wait()?;
     measured?;
+    if only_echo {
+        return Ok(());
+    }
     let command = ExecServerLaunchCommand {
         program: PROGRAM.into(),
         args: vec!["--listen".into(), "stdio".into()],
@@ -52,11 +64,43 @@ fn in_process() -> Result<()> {
     measure("in process", &ExecServerClient::connect_memory(end, options)?)
 }
 
-fn over_websocket(server: &mut Child) -> Result<()> {
+fn over_websocket(server: &mut Child, only_echo: bool) -> Result<()> {
     let mut url = String::new();
     BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut url)?;
-    let args = RemoteExecServerConnectArgs::new(url.trim_end());
-    measure("WebSocket", &ExecServerClient::connect_websocket(args)?)
+    let url = url.trim_end();
+    let client = ExecServerClient::connect_websocket(RemoteExecServerConnectArgs::new(url))?;
+    if !only_echo {
+        measure("WebSocket", &client)?;
+    }
+    compare_echoes(&client, url)
+}
+
+/// The echo of the client and of the bare protocol, on two processes `cat` of the same server.
+fn compare_echoes(client: &ExecServerClient, url: &str) -> Result<()> {
+    let process = client.start_process(&StartOptions::new(["/bin/cat"]).pipe_stdin().kill_on_drop())?;
+    let (mut input, mut output) = (process.stdin(), process.merged_output().ok_or("no output")?);
+    let mut bare = Bare::connect(url)?;
+    let (mut clients, mut bares) = (Vec::new(), Vec::new());
+    for _ in 0..ECHOES {
+        clients.push(micros(|| {
+            input.write_all(b"hello\n")?;
+            Ok(output.read_exact(&mut [0; 6])?)
+        })?);
+        bares.push(micros(|| bare.echo())?);
+    }
+    let (client, bare) = (median(clients), median(bares));
+    println!(
+        "{:12} echo p50 {client:5.0} us   bare protocol {bare:5.0} us   x {:.2}",
+        "",
+        client / bare
+    );
+    Ok(())
+}
+
+fn micros(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed().as_secs_f64() * 1e6)
 }
 
 fn measure(name: &str, client: &ExecServerClient) -> Result<()> {
@@ -79,18 +123,22 @@ fn measure(name: &str, client: &ExecServerClient) -> Result<()> {
     let process = client.start_process(&StartOptions::new(["/bin/cat"]).pipe_stdin())?;
     let (mut input, mut output) = (process.stdin(), process.merged_output().ok_or("no output")?);
     let mut echoes = Vec::new();
-    for _ in 0..2000 {
-        let start = Instant::now();
-        input.write_all(b"hello\n")?;
-        output.read_exact(&mut [0; 6])?;
-        echoes.push(start.elapsed().as_secs_f64() * 1e6);
+    for _ in 0..ECHOES {
+        echoes.push(micros(|| {
+            input.write_all(b"hello\n")?;
+            Ok(output.read_exact(&mut [0; 6])?)
+        })?);
     }
     process.terminate(std::time::Duration::ZERO)?;
     let mut runs = Vec::new();
     for _ in 0..200 {
-        let start = Instant::now();
-        client.start_process(&StartOptions::new(["/bin/true"]))?.output()?;
-        runs.push(start.elapsed().as_secs_f64() * 1e6);
+        let start = || {
+            Ok(client
+                .start_process(&StartOptions::new(["/bin/true"]))?
+                .output()
+                .map(drop)?)
+        };
+        runs.push(micros(start)?);
     }
     println!(
         "{name:12} output {:7.0} MB/s   echo p50 {:5.0} us   /bin/true p50 {:5.0} us",
