@@ -7,6 +7,7 @@ pub mod files;
 pub mod host;
 pub mod process;
 pub mod protocol;
+pub mod sandbox;
 pub mod server;
 pub mod sys;
 pub mod transport;

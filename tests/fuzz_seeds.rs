@@ -11,6 +11,8 @@ mod lines;
 mod message;
 #[path = "checks/output_log.rs"]
 mod output_log;
+#[path = "checks/sandbox_policy.rs"]
+mod sandbox_policy;
 #[path = "checks/stdin_queue.rs"]
 mod stdin_queue;
 
@@ -53,4 +55,11 @@ fn steps_of_the_output_log() {
 #[test]
 fn steps_of_the_stdin_queue() {
     replay("stdin_queue", stdin_queue::check_input);
+}
+
+#[test]
+fn policies_and_the_files_they_are_about() {
+    replay("sandbox_policy", |input| {
+        sandbox_policy::check_input(input);
+    });
 }

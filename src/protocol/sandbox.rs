@@ -1,7 +1,8 @@
 //! The `sandbox` object of `process/start` and the `fs/*` methods: what a command or call may do.
 
 use super::decode::{Decode, DecodeError, Fields, one_of, unknown_variant};
-use super::json::Span;
+use super::json::{Scanner, Span};
+use super::message::Limits;
 use super::path_uri::RequestPath;
 use serde::Serialize;
 use std::num::NonZeroUsize;
@@ -27,6 +28,24 @@ pub struct Sandbox {
     pub temporary_directories: Vec<RequestPath>,
     /// Clients always say it; it means nothing here.
     pub windows_sandbox_level: WindowsSandboxLevel,
+}
+
+impl Sandbox {
+    /// Reads it from JSON text by itself.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode(checked(text)?)
+    }
+}
+
+/// The value that is all of `text`, which nobody has looked at yet.
+fn checked(text: &[u8]) -> Result<Span<'_>, DecodeError> {
+    let mut scanner = Scanner::new(text, 0..0, Limits::default());
+    let value = scanner.value()?;
+    scanner.finish()?;
+    Ok(value)
 }
 
 impl Decode<'_> for Sandbox {
