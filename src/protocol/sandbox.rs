@@ -1,5 +1,7 @@
 //! The `sandbox` object of `process/start` and the `fs/*` methods: what a command or call may do.
 
+mod older;
+
 use super::decode::{Decode, DecodeError, Fields, one_of, unknown_variant};
 use super::json::{Scanner, Span};
 use super::message::Limits;
@@ -41,7 +43,7 @@ impl Sandbox {
 }
 
 /// The value that is all of `text`, which nobody has looked at yet.
-fn checked(text: &[u8]) -> Result<Span<'_>, DecodeError> {
+pub(crate) fn checked(text: &[u8]) -> Result<Span<'_>, DecodeError> {
     let mut scanner = Scanner::new(text, 0..0, Limits::default());
     let value = scanner.value()?;
     scanner.finish()?;
@@ -51,10 +53,19 @@ fn checked(text: &[u8]) -> Result<Span<'_>, DecodeError> {
 impl Decode<'_> for Sandbox {
     fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
         let fields = Fields::of(value, "struct Sandbox")?;
+        if fields.get("permissions").is_none()
+            && let Some(sandbox) = older::by_mode(&fields)?
+        {
+            return Ok(sandbox);
+        }
+        let cwd: Option<RequestPath> = fields.optional("cwd")?;
         Ok(Self {
             permissions: fields.required("permissions")?,
-            cwd: fields.optional("cwd")?,
-            workspace_roots: fields.or_default("workspaceRoots")?,
+            workspace_roots: match older::cwd_is_workspace(&fields) {
+                true => cwd.clone().into_iter().collect(),
+                false => fields.or_default("workspaceRoots")?,
+            },
+            cwd,
             policy_context: fields.optional("policyContext")?,
             user_home_dir: fields.optional("userHomeDir")?,
             temporary_directories: fields.or_default("temporaryDirectories")?,
@@ -107,6 +118,9 @@ pub enum Permissions {
 impl Decode<'_> for Permissions {
     fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
         let fields = Fields::of(value, "struct Permissions")?;
+        if let Some(permissions) = older::untyped(&fields)? {
+            return Ok(permissions);
+        }
         Ok(match fields.word("type")?.as_ref() {
             "managed" => Self::Managed {
                 file_system: fields.required("file_system")?,
@@ -142,13 +156,17 @@ impl Decode<'_> for FileSystemPolicy {
         let fields = Fields::of(value, "struct FileSystemPolicy")?;
         Ok(match fields.word("type")?.as_ref() {
             "unrestricted" => Self::Unrestricted,
-            "restricted" => Self::Restricted {
-                entries: fields.required("entries")?,
-                glob_scan_max_depth: fields.optional("glob_scan_max_depth")?,
-            },
+            "restricted" => restricted(&fields)?,
             other => return Err(unknown_variant(other, &["unrestricted", "restricted"])),
         })
     }
+}
+
+fn restricted(fields: &Fields<'_>) -> Result<FileSystemPolicy, DecodeError> {
+    Ok(FileSystemPolicy::Restricted {
+        entries: fields.required("entries")?,
+        glob_scan_max_depth: fields.optional("glob_scan_max_depth")?,
+    })
 }
 
 /// What holds at a place and below.

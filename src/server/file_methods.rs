@@ -148,7 +148,7 @@ impl Method {
 impl Call<'_> {
     /// Whether it is permitted, by the handshake and by the sandbox it names.
     fn check(&self, fields: &Fields<'_>) -> Result<(), RpcError> {
-        let sandbox = fields.optional::<Sandbox>("sandbox")?;
+        let sandbox = Sandbox::of_file_call(fields)?;
         self.permitted.clone()?;
         sandbox::check(sandbox.as_ref())
     }
