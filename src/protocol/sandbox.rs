@@ -2,6 +2,8 @@
 
 mod older;
 
+pub(crate) use older::{KindPolicy, ModePolicy};
+
 use super::decode::{Decode, DecodeError, Fields, one_of, unknown_variant};
 use super::json::{Scanner, Span};
 use super::message::Limits;

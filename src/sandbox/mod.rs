@@ -10,6 +10,7 @@
 
 mod facts;
 mod glob;
+pub mod legacy;
 mod plan;
 mod plan_access;
 mod plan_rules;

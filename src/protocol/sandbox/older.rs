@@ -194,6 +194,24 @@ pub(super) fn untyped(fields: &Fields<'_>) -> Result<Option<Permissions>, Decode
     }))
 }
 
+/// A policy for files whose type is its `kind`, or that leaves them to somebody else.
+pub(crate) struct KindPolicy(pub(crate) Option<FileSystemPolicy>);
+
+impl Decode<'_> for KindPolicy {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let fields = Fields::of(value, "struct FileSystemSandboxPolicy")?;
+        Ok(Self(match fields.word("kind")?.as_ref() {
+            "unrestricted" => Some(FileSystemPolicy::Unrestricted),
+            "restricted" => Some(super::restricted(&fields)?),
+            "external-sandbox" => None,
+            other => {
+                let known = ["unrestricted", "restricted", "external-sandbox"];
+                return Err(unknown_variant(other, &known));
+            }
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Sandbox;
