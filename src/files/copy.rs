@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
+use super::bounds::{Bounds, End, find};
 use super::directory::is_self_or_parent;
 use super::error::FilesError;
 use super::patience::Patience;
@@ -37,14 +38,24 @@ pub struct Copied {
 /// # Errors
 /// NotFound for a missing source or a missing parent of the destination. InvalidRequest for a directory
 /// without `recursive`, one to be copied into itself, and a source of any other kind. EISDIR for a file onto a
-/// directory, EEXIST for any other change of kind. What was copied before an error stays.
-pub fn copy(source: &Path, destination: &Path, recursive: bool, patience: &Patience) -> Result<Copied, FilesError> {
-    let from = Place::of(source, Links::Follow)?;
+/// directory, EEXIST for any other change of kind. Within bounds, EACCES for a directory in which anything may not be
+/// read, before anything is copied. What was copied before an error stays.
+pub fn copy(
+    source: &Path,
+    destination: &Path,
+    recursive: bool,
+    links: Links<'_>,
+    patience: &Patience,
+) -> Result<Copied, FilesError> {
+    let from = place_of(source, links, |bounds, path| match recursive {
+        true => bounds.may_read_tree(path),
+        false => bounds.may_read(path),
+    })?;
     let original = from.stat()?;
     match file_type(&original) {
-        SFlag::S_IFREG => copy_single_file(&from, destination, patience)?,
+        SFlag::S_IFREG => copy_single_file(&from, destination, links, patience)?,
         SFlag::S_IFLNK => {
-            let to = Place::of(destination, Links::Follow)?;
+            let to = place_of(destination, links, |bounds, path| bounds.may_change(path))?;
             copy_link(from.parent.as_fd(), &from.name, to.parent.as_fd(), &to.name)?;
         }
         SFlag::S_IFDIR if !recursive => {
@@ -52,7 +63,7 @@ pub fn copy(source: &Path, destination: &Path, recursive: bool, patience: &Patie
                 "fs/copy requires recursive: true when sourcePath is a directory",
             ));
         }
-        SFlag::S_IFDIR => return copy_tree(&from, source, destination),
+        SFlag::S_IFDIR => return copy_tree(&from, source, destination, links),
         _ => {
             return Err(FilesError::invalid_request(
                 "fs/copy only supports regular files, directories, and symlinks",
@@ -62,9 +73,26 @@ pub fn copy(source: &Path, destination: &Path, recursive: bool, patience: &Patie
     Ok(Copied::default())
 }
 
-fn copy_single_file(from: &Place, destination: &Path, patience: &Patience) -> Result<(), FilesError> {
+/// The entry that a path leads to, if that is permitted.
+fn place_of(
+    path: &Path,
+    links: Links<'_>,
+    permit: impl FnOnce(&dyn Bounds, &Path) -> Result<(), Errno>,
+) -> Result<Place, Errno> {
+    match links {
+        Links::Follow => Place::of(path),
+        Links::Refuse => Place::without_links(path),
+        Links::Within { bounds, follow } => {
+            let found = find(path, follow, End::Itself, bounds)?;
+            permit(bounds, &found.path)?;
+            Ok(found.place)
+        }
+    }
+}
+
+fn copy_single_file(from: &Place, destination: &Path, links: Links<'_>, patience: &Patience) -> Result<(), FilesError> {
     let mut original = Original::open(from.parent.as_fd(), &from.name)?;
-    let destination = Destination::of(destination)?;
+    let destination = Destination::of(destination, links)?;
     if matches!(destination.stat(), Ok(there) if original.is(&there)) {
         return Ok(());
     }
@@ -157,20 +185,33 @@ fn copy_link(from: BorrowedFd<'_>, from_name: &OsStr, to: BorrowedFd<'_>, to_nam
 
 const FOR_LISTING: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-fn copy_tree(from: &Place, source: &Path, destination: &Path) -> Result<Copied, FilesError> {
+fn copy_tree(from: &Place, source: &Path, destination: &Path, links: Links<'_>) -> Result<Copied, FilesError> {
     let flags = FOR_LISTING | OFlag::O_NOFOLLOW;
     let name = from.name.as_os_str();
     let here = openat(&from.parent, name, flags, Mode::empty())?;
-    let place = Place::of(destination, Links::Follow)?;
+    let (place, limits, final_link) = match links {
+        Links::Follow => (Place::of(destination)?, None, OFlag::empty()),
+        Links::Refuse => (Place::without_links(destination)?, None, OFlag::O_NOFOLLOW),
+        Links::Within { bounds, follow } => {
+            let found = find(destination, follow, End::Target, bounds)?;
+            let limits = Limits {
+                bounds,
+                there: found.path,
+            };
+            limits.check_directory(found.place.parent.as_fd(), &found.place.name)?;
+            (found.place, Some(limits), OFlag::O_NOFOLLOW)
+        }
+    };
     if is_within(&place, identity(&fstat(&here)?))? {
         return Err(FilesError::invalid_request(
             "fs/copy cannot copy a directory to itself or one of its descendants",
         ));
     }
-    let (there, is_new) = open_copy(place.parent.as_fd(), &place.name, OFlag::empty())?;
+    let (there, is_new) = open_copy(place.parent.as_fd(), &place.name, final_link)?;
     let mut tree = TreeCopy {
         here,
         there,
+        limits,
         levels: Vec::new(),
         copied: Copied::default(),
     };
@@ -183,12 +224,35 @@ fn copy_tree(from: &Place, source: &Path, destination: &Path) -> Result<Copied, 
 
 /// A tree being copied, holding on only to the directory it is at and that one's copy: the way back is
 /// `..`, and that it is the way it came is checked.
-struct TreeCopy {
+struct TreeCopy<'a> {
     here: OwnedFd,
     there: OwnedFd,
+    limits: Option<Limits<'a>>,
     /// The directories from the top down to here.
     levels: Vec<Level>,
     copied: Copied,
+}
+
+/// What the copy may become.
+struct Limits<'a> {
+    bounds: &'a dyn Bounds,
+    /// The path of the directory that is copied to.
+    there: PathBuf,
+}
+
+impl Limits<'_> {
+    /// Whether an entry may be made, or replaced.
+    fn check_entry(&self, name: &OsStr) -> Result<(), Errno> {
+        self.bounds.may_change(&self.there.join(name))
+    }
+
+    /// Whether the directory at `there` may be made if it is not there, or filled if it is.
+    fn check_directory(&self, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+        match stat_entry(parent, name) {
+            Ok(_) => self.bounds.may_write(&self.there),
+            Err(_) => self.bounds.may_change(&self.there),
+        }
+    }
 }
 
 struct Level {
@@ -202,12 +266,12 @@ struct Level {
     children: Vec<OsString>,
 }
 
-impl TreeCopy {
+impl TreeCopy<'_> {
     /// Copies what is here, but for directories.
     fn copy_level(&mut self, name: OsString, is_new: bool) -> Result<(), FilesError> {
         let original = fstat(&self.here)?;
         let mut children = Vec::new();
-        let specials = copy_entries(&self.here, &self.there, &mut children)?;
+        let specials = copy_entries(&self.here, &self.there, self.limits.as_ref(), &mut children)?;
         self.levels.push(Level {
             name,
             from: identity(&original),
@@ -231,12 +295,19 @@ impl TreeCopy {
         if let Some(name) = level.children.pop() {
             let flags = FOR_LISTING | OFlag::O_NOFOLLOW;
             let below = openat(&self.here, name.as_os_str(), flags, Mode::empty())?;
+            if let Some(limits) = &mut self.limits {
+                limits.there.push(&name);
+                limits.check_directory(self.there.as_fd(), &name)?;
+            }
             let (copy, is_new) = open_copy(self.there.as_fd(), &name, OFlag::O_NOFOLLOW)?;
             (self.here, self.there) = (below, copy);
             return self.copy_level(name, is_new);
         }
         let final_mode = level.final_mode;
         self.levels.pop();
+        if let Some(limits) = &mut self.limits {
+            limits.there.pop();
+        }
         // Before the mode is set: it may leave no way up.
         let above = match self.levels.last() {
             Some(upper) => Some((leave(&self.here, upper.from)?, leave(&self.there, upper.to)?)),
@@ -269,7 +340,12 @@ fn open_copy(parent: BorrowedFd<'_>, name: &OsStr, links: OFlag) -> Result<(Owne
 
 /// Copies what is in a directory but for directories, whose names go to `directories`. Returns the names
 /// of what can't be copied.
-fn copy_entries(from: &OwnedFd, to: &OwnedFd, directories: &mut Vec<OsString>) -> Result<Vec<OsString>, FilesError> {
+fn copy_entries(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    limits: Option<&Limits<'_>>,
+    directories: &mut Vec<OsString>,
+) -> Result<Vec<OsString>, FilesError> {
     let mut specials = Vec::new();
     let mut listing = Dir::openat(from, ".", FOR_LISTING, Mode::empty())?;
     for entry in listing.iter() {
@@ -285,6 +361,11 @@ fn copy_entries(from: &OwnedFd, to: &OwnedFd, directories: &mut Vec<OsString>) -
             Some(_) => SFlag::empty(),
             None => file_type(&stat_entry(from, name)?),
         };
+        if let Some(limits) = limits
+            && matches!(kind, SFlag::S_IFREG | SFlag::S_IFLNK)
+        {
+            limits.check_entry(name)?;
+        }
         match kind {
             SFlag::S_IFDIR => directories.push(name.to_owned()),
             SFlag::S_IFREG => copy_file(from.as_fd(), name, to.as_fd())?,
@@ -325,7 +406,13 @@ mod tests {
     use std::fs;
 
     fn copied(dir: &TempDir, from: &str, to: &str) -> Result<Copied, FilesError> {
-        copy(&dir.path(from), &dir.path(to), true, &Patience::default())
+        copy(
+            &dir.path(from),
+            &dir.path(to),
+            true,
+            Links::Follow,
+            &Patience::default(),
+        )
     }
 
     #[test]
@@ -335,7 +422,14 @@ mod tests {
         dir.set_mode("f", 0o754);
         dir.put("old", "something longer");
         for name in ["g", "old"] {
-            copy(&dir.path("f"), &dir.path(name), false, &Patience::default()).unwrap();
+            copy(
+                &dir.path("f"),
+                &dir.path(name),
+                false,
+                Links::Follow,
+                &Patience::default(),
+            )
+            .unwrap();
             assert_eq!(dir.get(name), b"hello");
             assert_eq!(dir.mode(name), 0o754);
         }
@@ -344,6 +438,7 @@ mod tests {
             Path::new("/proc/self/status"),
             &dir.path("s"),
             false,
+            Links::Follow,
             &Patience::default(),
         )
         .unwrap();
@@ -357,7 +452,14 @@ mod tests {
         fs::hard_link(dir.path("f"), dir.path("hard")).unwrap();
         dir.link("f", "soft");
         for name in ["f", "hard", "soft"] {
-            copy(&dir.path("f"), &dir.path(name), false, &Patience::default()).unwrap();
+            copy(
+                &dir.path("f"),
+                &dir.path(name),
+                false,
+                Links::Follow,
+                &Patience::default(),
+            )
+            .unwrap();
             assert_eq!(dir.get("f"), b"precious");
         }
         assert!(dir.path("soft").is_symlink());
@@ -378,7 +480,14 @@ mod tests {
             assert!(dir.path(name).is_symlink());
         }
         assert_eq!((dir.get("t"), dir.get("made")), (b"new".into(), b"new".into()));
-        copy(&dir.path("f"), Path::new("/dev/null"), false, &Patience::default()).unwrap();
+        copy(
+            &dir.path("f"),
+            Path::new("/dev/null"),
+            false,
+            Links::Follow,
+            &Patience::default(),
+        )
+        .unwrap();
     }
 
     #[test]
@@ -484,7 +593,14 @@ mod tests {
         dir.put("t/f", "x");
         dir.put("f", "x");
         dir.fifo("p");
-        let directory = copy(&dir.path("t"), &dir.path("u"), false, &Patience::default()).unwrap_err();
+        let directory = copy(
+            &dir.path("t"),
+            &dir.path("u"),
+            false,
+            Links::Follow,
+            &Patience::default(),
+        )
+        .unwrap_err();
         assert_eq!(directory.kind, FilesErrorKind::InvalidRequest);
         assert!(directory.message.contains("recursive: true"));
         let missing = |from, to| copied(&dir, from, to).unwrap_err().kind;
@@ -509,7 +625,7 @@ mod tests {
     fn a_tree_of_six_hundred_levels_on_a_small_stack() {
         let dir = TempDir::new();
         fs::create_dir(dir.path("d")).unwrap();
-        let mut here = Place::of(&dir.path("d/d"), Links::Follow).unwrap().parent;
+        let mut here = Place::of(&dir.path("d/d")).unwrap().parent;
         for _ in 0..600 {
             mkdirat(&here, "d", Mode::S_IRWXU).unwrap();
             here = openat(&here, "d", HOLD_DIRECTORY, Mode::empty()).unwrap();
@@ -517,13 +633,13 @@ mod tests {
         let (from, to) = (dir.path("d"), dir.path("e"));
         std::thread::Builder::new()
             .stack_size(64 * 1024)
-            .spawn(move || copy(&from, &to, true, &Patience::default()))
+            .spawn(move || copy(&from, &to, true, Links::Follow, &Patience::default()))
             .unwrap()
             .join()
             .unwrap()
             .unwrap();
         let mut depth = 0;
-        let mut here = Place::of(&dir.path("e/d"), Links::Follow).unwrap().parent;
+        let mut here = Place::of(&dir.path("e/d")).unwrap().parent;
         while let Ok(below) = openat(&here, "d", HOLD_DIRECTORY, Mode::empty()) {
             depth += 1;
             here = below;

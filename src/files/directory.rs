@@ -11,8 +11,10 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::mkdir;
 
+use super::bounds::{Bounds, End, Found, find};
 use super::error::FilesError;
 use super::place::{HOLD_DIRECTORY, Links, Place, file_type, stat_entry, stat_target};
+use super::read::open_place;
 use crate::protocol::files::{FsReadDirectoryEntry, FsReadDirectoryResponse};
 use crate::protocol::path_uri;
 
@@ -22,17 +24,18 @@ use crate::protocol::path_uri;
 ///
 /// # Errors
 /// EEXIST when there is something else, or anything if not `recursive`; ENOTDIR below a file, and for a
-/// link with [`Links::Refuse`]; NotFound when a parent is missing and not to be made.
-pub fn create_directory(path: &Path, recursive: bool, links: Links) -> Result<(), FilesError> {
+/// link that is not to be followed; NotFound when a parent is missing and not to be made.
+pub fn create_directory(path: &Path, recursive: bool, links: Links<'_>) -> Result<(), FilesError> {
     let mode = Mode::from_bits_truncate(0o777);
     match (links, recursive) {
         (Links::Follow, false) => mkdir(path, mode)?,
         (Links::Follow, true) => create_with_parents(path, mode)?,
         (Links::Refuse, false) => {
-            let place = Place::of(path, links)?;
+            let place = Place::without_links(path)?;
             mkdirat(&place.parent, place.name.as_os_str(), mode)?;
         }
         (Links::Refuse, true) => create_without_links(path, mode)?,
+        (Links::Within { bounds, follow }, _) => create_within(path, recursive, follow, bounds, mode)?,
     }
     Ok(())
 }
@@ -94,15 +97,57 @@ fn create_without_links(path: &Path, mode: Mode) -> Result<(), Errno> {
     Ok(())
 }
 
+fn create_within(path: &Path, recursive: bool, follow: bool, bounds: &dyn Bounds, mode: Mode) -> Result<(), Errno> {
+    let end = if recursive { End::Made } else { End::Itself };
+    let mut found = find(path, follow, end, bounds)?;
+    if found.there.is_some() {
+        bounds.may_read(&found.path)?;
+        return match found.file_type() {
+            SFlag::S_IFDIR if recursive => Ok(()),
+            SFlag::S_IFLNK if recursive => Err(Errno::ENOTDIR),
+            _ => Err(Errno::EEXIST),
+        };
+    }
+    let mut place = found.place;
+    bounds.may_change(&found.path)?;
+    make_one(&place, mode, recursive)?;
+    for name in found.rest {
+        found.path.push(&name);
+        bounds.may_change(&found.path)?;
+        let flags = HOLD_DIRECTORY | OFlag::O_NOFOLLOW;
+        place.parent = openat(&place.parent, place.name.as_os_str(), flags, Mode::empty())?;
+        place.name = name;
+        make_one(&place, mode, recursive)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory that was not there a moment ago.
+fn make_one(place: &Place, mode: Mode, recursive: bool) -> Result<(), Errno> {
+    match mkdirat(&place.parent, place.name.as_os_str(), mode) {
+        Err(Errno::EEXIST) if recursive && file_type(&place.stat()?) == SFlag::S_IFDIR => Ok(()),
+        made => made,
+    }
+}
+
 /// Lists a directory in the order of the file system, with what each entry, or the target of it, is.
 ///
-/// A link that leads nowhere is listed as neither file nor directory; so are devices, sockets and pipes.
+/// A link that leads nowhere, or out of bounds, is listed as neither file nor directory; so are devices, sockets and pipes.
+/// What is hidden is listed like the rest; what is not to be seen at all is not.
 ///
 /// # Errors
 /// NotFound for a missing directory, ENOTDIR for anything else that is none.
-pub fn read_directory(path: &Path) -> Result<FsReadDirectoryResponse, FilesError> {
+pub fn read_directory(path: &Path, links: Links<'_>) -> Result<FsReadDirectoryResponse, FilesError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = open(path, flags, Mode::empty())?;
+    let (directory, sight) = match links {
+        Links::Follow => (open(path, flags, Mode::empty())?, None),
+        Links::Refuse => (open_place(&Place::without_links(path)?, flags)?, None),
+        Links::Within { bounds, follow } => {
+            let found = find(path, follow, End::Target, bounds)?;
+            bounds.may_read(&found.path)?;
+            (open_place(&found.place, flags)?, Some((found.path, bounds)))
+        }
+    };
     let mut listing = Dir::openat(&directory, ".", flags, Mode::empty())?;
     let mut entries = Vec::new();
     for entry in listing.iter() {
@@ -111,11 +156,15 @@ pub fn read_directory(path: &Path) -> Result<FsReadDirectoryResponse, FilesError
         if is_self_or_parent(name) {
             continue;
         }
-        let kind = match entry.file_type() {
-            Some(Type::Directory) => SFlag::S_IFDIR,
-            Some(Type::File) => SFlag::S_IFREG,
-            Some(Type::Symlink) | None => target_type(&directory, name),
-            Some(_) => SFlag::empty(),
+        let kind = match (entry.file_type(), &sight) {
+            (_, Some((path, bounds))) if bounds.may_read(&path.join(name)) == Err(Errno::ENOENT) => continue,
+            (Some(Type::Directory), _) => SFlag::S_IFDIR,
+            (Some(Type::File), _) => SFlag::S_IFREG,
+            (Some(Type::Symlink) | None, None) => target_type(&directory, name),
+            (Some(Type::Symlink) | None, Some((path, bounds))) => {
+                readable_target(&path.join(name), *bounds).map_or(SFlag::empty(), |found| found.file_type())
+            }
+            (Some(_), _) => SFlag::empty(),
         };
         entries.push(FsReadDirectoryEntry {
             file_name: name.to_string_lossy().into_owned(),
@@ -125,6 +174,13 @@ pub fn read_directory(path: &Path) -> Result<FsReadDirectoryResponse, FilesError
         });
     }
     Ok(FsReadDirectoryResponse { entries })
+}
+
+/// What a path leads to, if that may be read.
+pub(super) fn readable_target(path: &Path, bounds: &dyn Bounds) -> Result<Found, Errno> {
+    let found = find(path, true, End::Target, bounds)?;
+    bounds.may_read(&found.path)?;
+    Ok(found)
 }
 
 pub(super) fn is_self_or_parent(name: &OsStr) -> bool {
@@ -148,7 +204,7 @@ mod tests {
     fn directories_are_made() {
         let dir = TempDir::new();
         for links in [Follow, Refuse] {
-            let root = if links == Follow { "x" } else { "y" };
+            let root = if matches!(links, Follow) { "x" } else { "y" };
             let deep = dir.path(root).join("a/b/c");
             let missing = create_directory(&deep, false, links).unwrap_err();
             assert_eq!(missing.kind, FilesErrorKind::NotFound);
@@ -207,7 +263,7 @@ mod tests {
         dir.link("loop", "loop");
         dir.fifo("p");
         fs::write(dir.path(OsStr::from_bytes(b"bad\xff")), "").unwrap();
-        let mut found = read_directory(dir.root()).unwrap().entries;
+        let mut found = read_directory(dir.root(), Follow).unwrap().entries;
         found.sort_by(|a, b| a.file_name.cmp(&b.file_name));
         let seen: Vec<_> = found
             .iter()
@@ -242,10 +298,10 @@ mod tests {
         let dir = TempDir::new();
         dir.put("f", "");
         fs::create_dir(dir.path("e")).unwrap();
-        let file = read_directory(&dir.path("f")).unwrap_err();
+        let file = read_directory(&dir.path("f"), Follow).unwrap_err();
         assert!(file.is(Errno::ENOTDIR));
-        let missing = read_directory(&dir.path("nope")).unwrap_err();
+        let missing = read_directory(&dir.path("nope"), Follow).unwrap_err();
         assert_eq!(missing.kind, FilesErrorKind::NotFound);
-        assert_eq!(read_directory(&dir.path("e")).unwrap().entries, []);
+        assert_eq!(read_directory(&dir.path("e"), Follow).unwrap().entries, []);
     }
 }

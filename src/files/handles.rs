@@ -11,9 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::bounds::{End, find};
 use super::error::{FilesError, FilesErrorKind};
-use super::place::{Links, file_type};
-use super::read::{PIECE, fill, not_a_file, open_regular};
+use super::place::{Links, Place, file_type};
+use super::read::{PIECE, fill, not_a_file, open_place, open_regular};
 use crate::protocol::bytes::{self, Content};
 use crate::protocol::files::FsOpenMode;
 
@@ -53,15 +54,16 @@ impl FileHandles {
     /// Opens a regular file under a name.
     ///
     /// [`FsOpenMode::Replace`] creates the file, mode 0666 less the umask, or empties it at once, keeping
-    /// its mode; it goes through links, a dangling one too, and the handle is for writing only.
+    /// its mode; it goes through links, a dangling one too, and the handle is for writing only. What is permitted is
+    /// decided here, and holds for all blocks.
     ///
     /// # Errors
     /// InvalidRequest, before the file is touched, for a name that is in use or longer than 32 bytes and
     /// for the 129th open file; InvalidRequest for anything but a regular file, at once.
-    pub fn open(&self, id: &str, path: &Path, mode: FsOpenMode) -> Result<(), FilesError> {
+    pub fn open(&self, id: &str, path: &Path, mode: FsOpenMode, links: Links<'_>) -> Result<(), FilesError> {
         self.open_with(id, || match mode {
-            FsOpenMode::Read => open_regular(path, Links::Follow),
-            FsOpenMode::Replace => open_for_replacing(path),
+            FsOpenMode::Read => open_regular(path, links),
+            FsOpenMode::Replace => open_for_replacing(path, links),
         })
     }
 
@@ -190,10 +192,24 @@ fn block_length(verb: &str) -> FilesError {
     FilesError::invalid_request(format!("file {verb} block length must be between 1 and {MAX_BLOCK}"))
 }
 
-fn open_for_replacing(path: &Path) -> Result<File, FilesError> {
+fn open_for_replacing(path: &Path, links: Links<'_>) -> Result<File, FilesError> {
     // Without O_NONBLOCK a FIFO would wait for a reader; emptied only once it is known to be a file.
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let fd = open(path, flags, Mode::from_bits_truncate(0o666))?;
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let create = flags | OFlag::O_CREAT;
+    let fd = match links {
+        Links::Follow => open(path, create, Mode::from_bits_truncate(0o666))?,
+        Links::Refuse => open_place(&Place::without_links(path)?, create)?,
+        Links::Within { bounds, follow } => {
+            let found = find(path, follow, End::Target, bounds)?;
+            match &found.there {
+                Some(_) => bounds.may_write(&found.path)?,
+                None => bounds.may_change(&found.path)?,
+            }
+            found.check_device()?;
+            let is_new = found.there.is_none();
+            open_place(&found.place, if is_new { create } else { flags })?
+        }
+    };
     if file_type(&fstat(&fd)?) != SFlag::S_IFREG {
         return Err(not_a_file(path));
     }
@@ -249,7 +265,7 @@ mod tests {
         let data: Vec<u8> = (0..3 * MAX_BLOCK / 2).map(|i| (i % 251) as u8).collect();
         let path = dir.put("f", &data);
         let handles = FileHandles::new();
-        handles.open("h", &path, Read).unwrap();
+        handles.open("h", &path, Read, Links::Follow).unwrap();
         let end = data.len();
         for (offset, len, eof) in [
             (0, 1, false),
@@ -273,7 +289,7 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.put("f", "0123456789");
         let handles = FileHandles::new();
-        handles.open("h", &path, Read).unwrap();
+        handles.open("h", &path, Read, Links::Follow).unwrap();
         for len in [0, MAX_BLOCK as u64 + 1, u64::MAX] {
             let error = read(&handles, "h", 0, len).unwrap_err();
             assert_eq!(error.message, "file read block length must be between 1 and 1048576");
@@ -289,7 +305,7 @@ mod tests {
                 .is(Errno::EBADF)
         );
         assert_eq!(read(&handles, "h", 0, 1).unwrap(), (encoded(b"0"), false));
-        handles.open("w", &path, Replace).unwrap();
+        handles.open("w", &path, Replace, Links::Follow).unwrap();
         assert!(read(&handles, "w", 0, 1).unwrap_err().is(Errno::EBADF));
         handles.write_block("w", 0, Content::Plain(b"a")).unwrap();
         let unknown = read(&handles, "zz", 0, 4).unwrap_err();
@@ -302,7 +318,7 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.put("f", "");
         let handles = FileHandles::new();
-        let message = |id: &str| handles.open(id, &path, Read).map_err(|e| e.message);
+        let message = |id: &str| handles.open(id, &path, Read, Links::Follow).map_err(|e| e.message);
         assert_eq!(message(""), Ok(()));
         assert_eq!(message(&"x".repeat(32)), Ok(()));
         let long = Err("file handle ID must not exceed 32 bytes".to_owned());
@@ -315,7 +331,7 @@ mod tests {
         let full = "at most 128 file handles may be open per connection";
         assert_eq!(message("one more"), Err(full.into()));
         let untouched = dir.path("new");
-        assert!(handles.open("one more", &untouched, Replace).is_err());
+        assert!(handles.open("one more", &untouched, Replace, Links::Follow).is_err());
         assert!(!untouched.exists());
         handles.close("");
         handles.close("");
@@ -327,7 +343,7 @@ mod tests {
         let dir = TempDir::new();
         let fifo = dir.fifo("p");
         let handles = FileHandles::new();
-        let error = |path: &Path, mode| handles.open("h", path, mode).unwrap_err();
+        let error = |path: &Path, mode| handles.open("h", path, mode, Links::Follow).unwrap_err();
         assert_eq!(error(&dir.path("nope"), Read).kind, FilesErrorKind::NotFound);
         assert_eq!(error(dir.root(), Read), not_a_file(dir.root()));
         assert_eq!(error(&fifo, Read), not_a_file(&fifo));
@@ -336,7 +352,7 @@ mod tests {
         assert_eq!(error(&dir.path("no/x"), Replace).kind, FilesErrorKind::NotFound);
         let null = Path::new("/dev/null");
         assert_eq!(error(null, Replace), not_a_file(null));
-        handles.open("h", &dir.put("f", ""), Read).unwrap();
+        handles.open("h", &dir.put("f", ""), Read, Links::Follow).unwrap();
     }
 
     #[test]
@@ -347,7 +363,7 @@ mod tests {
         handles
             .open_with("h", || {
                 handles.close("h");
-                handles.open("h", &path, Replace)?;
+                handles.open("h", &path, Replace, Links::Follow)?;
                 Ok(File::open(&path)?)
             })
             .unwrap();
@@ -362,9 +378,9 @@ mod tests {
         dir.link("f", "l");
         dir.link("made", "dang");
         let handles = FileHandles::new();
-        handles.open("w", &dir.path("l"), Replace).unwrap();
+        handles.open("w", &dir.path("l"), Replace, Links::Follow).unwrap();
         assert_eq!((dir.get("f"), dir.mode("f")), (vec![], 0o600));
-        handles.open("d", &dir.path("dang"), Replace).unwrap();
+        handles.open("d", &dir.path("dang"), Replace, Links::Follow).unwrap();
         assert!(dir.path("made").exists());
         handles.write_block("w", 0, Content::Plain(b"hello")).unwrap();
         handles.write_block("w", 7, Content::Plain(b"Z")).unwrap();
@@ -395,7 +411,7 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.put("f", "first");
         let handles = FileHandles::new();
-        handles.open("h", &path, Read).unwrap();
+        handles.open("h", &path, Read, Links::Follow).unwrap();
         std::fs::rename(dir.put("g", "second"), &path).unwrap();
         assert_eq!(read(&handles, "h", 0, 9).unwrap(), (encoded(b"first"), true));
     }

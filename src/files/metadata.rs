@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{FileStat, SFlag, fstatat};
 
+use super::bounds::{End, find};
 use super::error::FilesError;
 use super::place::{Links, Place, file_type};
 use crate::protocol::files::FsGetMetadataResponse;
@@ -16,8 +17,8 @@ use crate::sys::statx::birth_time;
 /// Kind, size and times of what a path leads to, and whether the path itself is a link.
 ///
 /// # Errors
-/// NotFound for a missing path or a dangling link; InvalidRequest for a link with [`Links::Refuse`].
-pub fn metadata(path: &Path, links: Links) -> Result<FsGetMetadataResponse, FilesError> {
+/// NotFound for a missing path or a dangling link; InvalidRequest for a link that is not to be followed.
+pub fn metadata(path: &Path, links: Links<'_>) -> Result<FsGetMetadataResponse, FilesError> {
     match links {
         Links::Follow => {
             let own = fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -31,15 +32,28 @@ pub fn metadata(path: &Path, links: Links) -> Result<FsGetMetadataResponse, File
             Ok(describe(&target, is_symlink, birth_time(AT_FDCWD, &name)))
         }
         Links::Refuse => {
-            let place = Place::of(path, links)?;
+            let place = Place::without_links(path)?;
             let own = place.stat()?;
             if file_type(&own) == SFlag::S_IFLNK {
-                return Err(FilesError::invalid_request("path contains a symbolic link"));
+                return Err(is_a_link());
             }
             let name = path_text(place.name.as_bytes())?;
             Ok(describe(&own, false, birth_time(&place.parent, &name)))
         }
+        Links::Within { bounds, follow } => {
+            let found = find(path, follow, End::Target, bounds)?;
+            bounds.may_read(&found.path)?;
+            let there = found.existing()?;
+            if found.is_link && !follow {
+                return Err(is_a_link());
+            }
+            Ok(describe(&there.stat, found.is_link, birth_time(&there.fd, c"")))
+        }
     }
+}
+
+pub(super) fn is_a_link() -> FilesError {
+    FilesError::invalid_request("path contains a symbolic link")
 }
 
 fn path_text(bytes: &[u8]) -> Result<CString, Errno> {

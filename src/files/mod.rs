@@ -4,7 +4,11 @@
 //! relative to that descriptor, so that a link put in the way meanwhile can't lead a call elsewhere. New content
 //! is written beside the old and renamed over it. Trees are gone through with a bounded number of
 //! descriptors and no recursion, however deep they are.
+//!
+//! A call may have [`Bounds`]. Then its path is gone along step by step, to find out where it really leads, and what is
+//! permitted there decides; the call goes on from the directory that was found so.
 
+mod bounds;
 mod canonicalize;
 mod copy;
 mod directory;
@@ -22,6 +26,7 @@ mod walk;
 mod watch;
 mod write;
 
+pub use bounds::{Bounds, OPEN_DEVICES};
 pub use canonicalize::canonicalize;
 pub use copy::{Copied, copy};
 pub use directory::{create_directory, read_directory};

@@ -11,23 +11,37 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
+use super::bounds::Bounds;
+
 /// How many links the kernel follows in one path (MAXSYMLINKS), and so do we.
-const MAX_LINKS: usize = 40;
+pub(super) const MAX_LINKS: usize = 40;
 
 /// What a call does about symbolic links in the path it is given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Links {
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Links<'a> {
     /// Go through them.
     #[default]
     Follow,
     /// Fail on the first, wherever in the path it is.
     Refuse,
+    /// Do one or the other, but only what the bounds permit where the path really leads. A link that is put in the way
+    /// meanwhile makes the call fail.
+    Within {
+        /// What is permitted.
+        bounds: &'a dyn Bounds,
+        /// Whether to go through links.
+        follow: bool,
+    },
 }
 
-impl Links {
-    /// From the `followSymlinks` param.
-    pub fn from_follow(follow: bool) -> Self {
-        if follow { Self::Follow } else { Self::Refuse }
+impl<'a> Links<'a> {
+    /// From the `followSymlinks` param, and the bounds if there are any.
+    pub fn new(follow: bool, bounds: Option<&'a dyn Bounds>) -> Self {
+        match bounds {
+            Some(bounds) => Self::Within { bounds, follow },
+            None if follow => Self::Follow,
+            None => Self::Refuse,
+        }
     }
 }
 
@@ -43,26 +57,23 @@ pub(super) const HOLD_DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY)
 
 impl Place {
     /// Opens the directory a path leads to. The last component itself is not looked at.
-    pub(super) fn of(path: &Path, links: Links) -> Result<Self, Errno> {
-        Self::from(AT_FDCWD, path, links)
+    pub(super) fn of(path: &Path) -> Result<Self, Errno> {
+        Self::from(AT_FDCWD, path)
     }
 
-    fn from(start: BorrowedFd<'_>, path: &Path, links: Links) -> Result<Self, Errno> {
-        let (directory, name) = match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) => (parent, name),
-            _ => (path, OsStr::new(".")),
-        };
-        let directory = if directory.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            directory
-        };
-        let parent = match links {
-            Links::Follow => openat(start, directory, HOLD_DIRECTORY, Mode::empty())?,
-            Links::Refuse => open_without_links(directory)?,
-        };
+    /// The same for an absolute path, where a link on the way is ENOTDIR.
+    pub(super) fn without_links(path: &Path) -> Result<Self, Errno> {
+        let (directory, name) = split(path);
         Ok(Self {
-            parent,
+            parent: open_without_links(directory)?,
+            name: name.to_owned(),
+        })
+    }
+
+    fn from(start: BorrowedFd<'_>, path: &Path) -> Result<Self, Errno> {
+        let (directory, name) = split(path);
+        Ok(Self {
+            parent: openat(start, directory, HOLD_DIRECTORY, Mode::empty())?,
             name: name.to_owned(),
         })
     }
@@ -81,7 +92,7 @@ impl Place {
             if matches!(target.as_bytes(), [.., b'/'] | [.., b'/', b'.']) {
                 return Err(Errno::EISDIR);
             }
-            self = Self::from(self.parent.as_fd(), Path::new(&target), Links::Follow)?;
+            self = Self::from(self.parent.as_fd(), Path::new(&target))?;
         }
         Err(Errno::ELOOP)
     }
@@ -102,6 +113,14 @@ impl Place {
             parent: self.parent.try_clone()?,
             name: self.name.clone(),
         })
+    }
+}
+
+fn split(path: &Path) -> (&Path, &OsStr) {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => (Path::new("."), name),
+        (Some(parent), Some(name)) => (parent, name),
+        _ => (path, OsStr::new(".")),
     }
 }
 
@@ -133,7 +152,7 @@ pub(super) fn permissions(stat: &FileStat) -> libc::mode_t {
 }
 
 /// Opens a directory, component by component; a link on the way is ENOTDIR.
-fn open_without_links(path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_without_links(path: &Path) -> Result<OwnedFd, Errno> {
     let mut here = open("/", HOLD_DIRECTORY, Mode::empty())?;
     for component in path.components() {
         match component {

@@ -5,9 +5,11 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::bounds::{End, find};
 use super::error::FilesError;
 use super::place::{Links, Place, file_type};
 use crate::protocol::bytes;
@@ -78,7 +80,7 @@ impl ReadableFile {
 /// InvalidRequest for anything but a regular file, which is found out without waiting for it, and for one
 /// longer than [`READ_LIMIT`]. With [`Links::Refuse`] a link is ELOOP at the end of the path and ENOTDIR
 /// within it.
-pub fn open_for_reading(path: &Path, links: Links) -> Result<ReadableFile, FilesError> {
+pub fn open_for_reading(path: &Path, links: Links<'_>) -> Result<ReadableFile, FilesError> {
     let file = open_regular(path, links)?;
     let size = file.metadata()?.len();
     if size > READ_LIMIT {
@@ -92,24 +94,38 @@ fn too_large(limit: u64) -> FilesError {
 }
 
 /// Opens a regular file for reading; anything else is refused at once.
-pub(super) fn open_regular(path: &Path, links: Links) -> Result<File, FilesError> {
+pub(super) fn open_regular(path: &Path, links: Links<'_>) -> Result<File, FilesError> {
     // Without O_NONBLOCK a FIFO would wait for a writer; regular files ignore it.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let fd: OwnedFd = match links {
         Links::Follow => open(path, flags, Mode::empty())?,
-        Links::Refuse => {
-            let place = Place::of(path, links)?;
-            let name = place.name.as_os_str();
-            openat(&place.parent, name, flags | OFlag::O_NOFOLLOW, Mode::empty())?
+        Links::Refuse => open_place(&Place::without_links(path)?, flags)?,
+        Links::Within { bounds, follow } => {
+            let found = find(path, follow, End::Target, bounds)?;
+            bounds.may_read(&found.path)?;
+            found.check_device()?;
+            open_place(&found.place, flags)?
         }
     };
     if file_type(&fstat(&fd)?) != SFlag::S_IFREG {
         return Err(match links {
-            Links::Follow => not_a_file(path),
-            Links::Refuse => FilesError::invalid_request("path is not a regular file"),
+            Links::Follow | Links::Within { follow: true, .. } => not_a_file(path),
+            Links::Refuse | Links::Within { follow: false, .. } => {
+                FilesError::invalid_request("path is not a regular file")
+            }
         });
     }
     Ok(File::from(fd))
+}
+
+/// Opens an entry that must be no link.
+pub(super) fn open_place(place: &Place, flags: OFlag) -> Result<OwnedFd, Errno> {
+    openat(
+        &place.parent,
+        place.name.as_os_str(),
+        flags | OFlag::O_NOFOLLOW,
+        Mode::from_bits_truncate(0o666),
+    )
 }
 
 pub(super) fn not_a_file(path: &Path) -> FilesError {
@@ -154,9 +170,8 @@ mod tests {
     use super::*;
     use crate::files::Links::*;
     use crate::files::fixture::TempDir;
-    use nix::errno::Errno;
 
-    fn text(path: &Path, links: Links) -> Result<String, FilesError> {
+    fn text(path: &Path, links: Links<'_>) -> Result<String, FilesError> {
         let mut out = b"{".to_vec();
         open_for_reading(path, links)?.append_base64(&mut out)?;
         let len = open_for_reading(path, links)?.size as usize;

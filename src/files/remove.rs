@@ -11,22 +11,24 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::bounds::{End, find};
 use super::directory::is_self_or_parent;
 use super::error::FilesError;
+use super::metadata::is_a_link;
 use super::place::{Links, Place, file_type, identity, stat_entry};
 
 /// How [`remove`] goes about it.
 #[derive(Clone, Copy, Debug)]
-pub struct RemoveOptions {
+pub struct RemoveOptions<'a> {
     /// Remove a directory with all that is in it. Default true.
     pub recursive: bool,
     /// Be content when the path doesn't exist. Default true.
     pub force: bool,
     /// What to do about links within the path. Default [`Links::Follow`].
-    pub links: Links,
+    pub links: Links<'a>,
 }
 
-impl Default for RemoveOptions {
+impl Default for RemoveOptions<'_> {
     fn default() -> Self {
         Self {
             recursive: true,
@@ -43,26 +45,33 @@ impl Default for RemoveOptions {
 ///
 /// # Errors
 /// NotFound for a missing path, unless `force`; ENOTEMPTY for a full directory, unless `recursive`; ENOTDIR
-/// below a file even with `force`; InvalidRequest for the root directory, and with [`Links::Refuse`] for a
-/// link. What was removed before an error stays removed.
-pub fn remove(path: &Path, options: RemoveOptions) -> Result<(), FilesError> {
+/// below a file even with `force`; InvalidRequest for the root directory, and for a link that is not to be
+/// followed. What was removed before an error stays removed.
+pub fn remove(path: &Path, options: RemoveOptions<'_>) -> Result<(), FilesError> {
     match remove_existing(path, options) {
         Err(error) if options.force && error.is(Errno::ENOENT) => Ok(()),
         result => result,
     }
 }
 
-fn remove_existing(path: &Path, options: RemoveOptions) -> Result<(), FilesError> {
-    let place = Place::of(path, options.links)?;
-    if is_self_or_parent(&place.name) {
+fn remove_existing(path: &Path, options: RemoveOptions<'_>) -> Result<(), FilesError> {
+    let (place, follow) = match options.links {
+        Links::Follow => (Place::of(path)?, true),
+        Links::Refuse => (Place::without_links(path)?, false),
+        Links::Within { bounds, follow } => {
+            let found = find(path, follow, End::Itself, bounds)?;
+            found.existing()?;
+            bounds.may_change(&found.path)?;
+            (found.place, follow)
+        }
+    };
+    if path.file_name().is_none() || is_self_or_parent(&place.name) {
         return Err(FilesError::invalid_request("refusing to remove the root directory"));
     }
     let name = CString::new(place.name.as_bytes()).map_err(|_| Errno::EINVAL)?;
     let parent = place.parent.as_fd();
     match file_type(&place.stat()?) {
-        SFlag::S_IFLNK if options.links == Links::Refuse => {
-            return Err(FilesError::invalid_request("path contains a symbolic link"));
-        }
+        SFlag::S_IFLNK if !follow => return Err(is_a_link()),
         SFlag::S_IFDIR if options.recursive => remove_tree(parent, name)?,
         SFlag::S_IFDIR => unlinkat(parent, name.as_c_str(), UnlinkatFlags::RemoveDir)?,
         _ => unlinkat(parent, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?,
@@ -205,7 +214,7 @@ mod tests {
     use nix::unistd::Uid;
     use std::fs;
 
-    const PLAIN: RemoveOptions = RemoveOptions {
+    const PLAIN: RemoveOptions<'_> = RemoveOptions {
         recursive: false,
         force: false,
         links: Links::Follow,
@@ -272,7 +281,7 @@ mod tests {
     #[test]
     fn a_tree_of_two_thousand_levels_on_a_small_stack() {
         let dir = TempDir::new();
-        let mut here = Place::of(&dir.path("d"), Links::Follow).unwrap().parent;
+        let mut here = Place::of(&dir.path("d")).unwrap().parent;
         for _ in 0..2000 {
             mkdirat(&here, "d", Mode::S_IRWXU).unwrap();
             here = openat(&here, "d", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();

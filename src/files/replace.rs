@@ -13,9 +13,11 @@ use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
+use super::bounds::{Bounds, End, Found, find};
 use super::error::FilesError;
 use super::patience::Patience;
 use super::place::{Links, Place, file_type, identity, permissions, stat_entry};
+use super::read::open_place;
 
 /// What a file is to become.
 pub(super) struct NewContent<'a> {
@@ -66,14 +68,46 @@ const FOR_WRITING: OFlag = OFlag::O_WRONLY
 pub(super) enum Destination {
     /// This entry, which is no link.
     Entry(Place),
-    /// What lies behind a link only the kernel can follow, like `/dev/stdout`.
+    /// What can be written to only as it lies there: behind a link that only the kernel can follow, like `/dev/stdout`, or
+    /// where the entry has to stay as it is.
     Open(File),
 }
 
 impl Destination {
-    /// Follows a path to its end, which need not exist.
-    pub(super) fn of(path: &Path) -> Result<Self, FilesError> {
-        let place = Place::of(path, Links::Follow)?;
+    /// Goes along a path to its end, which need not exist. A link at the end that is not to be followed is ELOOP.
+    pub(super) fn of(path: &Path, links: Links<'_>) -> Result<Self, FilesError> {
+        match links {
+            Links::Follow => Self::followed(path),
+            Links::Refuse => {
+                let place = Place::without_links(path)?;
+                if matches!(place.stat(), Ok(own) if file_type(&own) == SFlag::S_IFLNK) {
+                    return Err(Errno::ELOOP.into());
+                }
+                Ok(Self::Entry(place))
+            }
+            Links::Within { bounds, follow } => {
+                let found = find(path, follow, End::Target, bounds)?;
+                if found.file_type() == SFlag::S_IFLNK {
+                    return Err(Errno::ELOOP.into());
+                }
+                Self::permitted(found, bounds)
+            }
+        }
+    }
+
+    /// What was found, if it may be written.
+    fn permitted(found: Found, bounds: &dyn Bounds) -> Result<Self, FilesError> {
+        bounds.may_write(&found.path)?;
+        found.check_device()?;
+        match bounds.may_change(&found.path) {
+            Ok(()) => Ok(Self::Entry(found.place)),
+            Err(_) if found.there.is_some() => Ok(Self::Open(open_place(&found.place, FOR_WRITING)?.into())),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn followed(path: &Path) -> Result<Self, FilesError> {
+        let place = Place::of(path)?;
         if !matches!(place.stat(), Ok(own) if file_type(&own) == SFlag::S_IFLNK) {
             return Ok(Self::Entry(place));
         }

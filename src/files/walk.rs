@@ -11,9 +11,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
-use super::directory::is_self_or_parent;
+use super::bounds::{Bounds, End, find};
+use super::directory::{is_self_or_parent, readable_target};
 use super::error::FilesError;
-use super::place::{file_type, identity, stat_entry, stat_target};
+use super::place::{Links, Place, file_type, identity, stat_entry, stat_target};
+use super::read::open_place;
 use crate::protocol::files::{FsWalkEntry, FsWalkEntryKind, FsWalkError, FsWalkOptions, FsWalkResponse};
 use crate::protocol::path_uri;
 
@@ -32,24 +34,28 @@ const ITEM_OVERHEAD: usize = 64;
 /// be read is an entry of `errors`. Anything but a directory as the root, and without
 /// `followDirectorySymlinks` a link, gives an empty answer.
 ///
+/// Within bounds the same goes for a directory that is hidden, and for a link to one that it leads nowhere. What is not to
+/// be seen is not listed. Whether links are followed is for `options` to say.
+///
 /// # Errors
 /// NotFound for a missing root, InvalidRequest for limits out of bounds.
-pub fn walk(root: &Path, options: &FsWalkOptions) -> Result<FsWalkResponse, FilesError> {
+pub fn walk(root: &Path, options: &FsWalkOptions, links: Links<'_>) -> Result<FsWalkResponse, FilesError> {
     check_limits(options)?;
-    let mut found = fstatat(AT_FDCWD, root, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if file_type(&found) == SFlag::S_IFLNK && options.follow_directory_symlinks {
-        found = stat_target(root)?;
-    }
+    let (top, state) = top(root, options, links)?;
     let mut walk = Walk {
         options,
+        bounds: match links {
+            Links::Within { bounds, .. } => Some(bounds),
+            Links::Follow | Links::Refuse => None,
+        },
         answer: FsWalkResponse::default(),
         room: MAX_ANSWER,
         queue: VecDeque::new(),
         directories: 0,
         seen: HashSet::new(),
     };
-    if file_type(&found) == SFlag::S_IFDIR {
-        walk.enqueue(root.to_owned(), 0, Some(&found));
+    if file_type(&state) == SFlag::S_IFDIR {
+        walk.enqueue(top, 0, Some(&state));
     }
     while let Some((directory, depth)) = walk.queue.pop_front() {
         if !walk.visit(&directory, depth) {
@@ -58,6 +64,29 @@ pub fn walk(root: &Path, options: &FsWalkOptions) -> Result<FsWalkResponse, File
         }
     }
     Ok(walk.answer)
+}
+
+fn top(root: &Path, options: &FsWalkOptions, links: Links<'_>) -> Result<(Directory, FileStat), FilesError> {
+    let mut top = Directory {
+        path: root.to_owned(),
+        real: None,
+    };
+    if let Links::Within { bounds, .. } = links {
+        let end = match options.follow_directory_symlinks {
+            true => End::Target,
+            false => End::Itself,
+        };
+        let found = find(root, true, end, bounds)?;
+        bounds.may_read(&found.path)?;
+        let state = found.existing()?.stat;
+        top.real = Some(found.path);
+        return Ok((top, state));
+    }
+    let mut state = fstatat(AT_FDCWD, root, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if file_type(&state) == SFlag::S_IFLNK && options.follow_directory_symlinks {
+        state = stat_target(root)?;
+    }
+    Ok((top, state))
 }
 
 fn check_limits(options: &FsWalkOptions) -> Result<(), FilesError> {
@@ -77,15 +106,24 @@ fn check_limits(options: &FsWalkOptions) -> Result<(), FilesError> {
 
 struct Walk<'a> {
     options: &'a FsWalkOptions,
+    bounds: Option<&'a dyn Bounds>,
     answer: FsWalkResponse,
     /// What is left of [`MAX_ANSWER`].
     room: usize,
     /// Directories to visit, with their depth; the root's is 0.
-    queue: VecDeque<(PathBuf, u64)>,
+    queue: VecDeque<(Directory, u64)>,
     /// How many were ever in the queue.
     directories: u64,
     /// Those that were, if links are followed.
     seen: HashSet<(u64, u64)>,
+}
+
+/// A directory to be visited.
+struct Directory {
+    /// The path that it is listed under.
+    path: PathBuf,
+    /// Within bounds: the path without links.
+    real: Option<PathBuf>,
 }
 
 /// What an entry that is to be listed is. Ordered by name.
@@ -93,11 +131,13 @@ struct Walk<'a> {
 struct Child {
     name: OsString,
     is_directory: bool,
+    /// Within bounds, of a link: the path without links.
+    real: Option<PathBuf>,
 }
 
 impl Walk<'_> {
     /// Puts a directory into the queue, unless it was there already or the walk has had its share.
-    fn enqueue(&mut self, path: PathBuf, depth: u64, state: Option<&FileStat>) {
+    fn enqueue(&mut self, directory: Directory, depth: u64, state: Option<&FileStat>) {
         if let Some(state) = state
             && self.options.follow_directory_symlinks
             && !self.seen.insert(identity(state))
@@ -109,17 +149,17 @@ impl Walk<'_> {
             return;
         }
         self.directories += 1;
-        self.queue.push_back((path, depth));
+        self.queue.push_back((directory, depth));
     }
 
     /// Lists a directory. False when the answer is full.
-    fn visit(&mut self, directory: &Path, depth: u64) -> bool {
+    fn visit(&mut self, directory: &Directory, depth: u64) -> bool {
         let (fd, children) = match self.children(directory) {
             Ok(listed) => listed,
-            Err(errno) => return self.report(directory, errno),
+            Err(errno) => return self.report(&directory.path, errno),
         };
         for child in children {
-            let path = directory.join(&child.name);
+            let path = directory.path.join(&child.name);
             let kind = if child.is_directory {
                 FsWalkEntryKind::Directory
             } else {
@@ -132,12 +172,19 @@ impl Walk<'_> {
             if !child.is_directory || depth >= self.options.max_depth || is_pruned {
                 continue;
             }
+            let through_link = child.real.is_some();
+            let real = (directory.real.as_ref()).map(|real| child.real.unwrap_or_else(|| real.join(&child.name)));
             if !self.options.follow_directory_symlinks {
-                self.enqueue(path, depth + 1, None);
+                self.enqueue(Directory { path, real }, depth + 1, None);
                 continue;
             }
-            match fstatat(&fd, child.name.as_os_str(), AtFlags::empty()) {
-                Ok(state) => self.enqueue(path, depth + 1, Some(&state)),
+            let state = match &real {
+                Some(real) if through_link => Place::without_links(real).and_then(|place| place.stat()),
+                Some(_) => stat_entry(&fd, &child.name),
+                None => fstatat(&fd, child.name.as_os_str(), AtFlags::empty()),
+            };
+            match state {
+                Ok(state) => self.enqueue(Directory { path, real }, depth + 1, Some(&state)),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => {
                     if !self.report(&path, errno) {
@@ -150,12 +197,19 @@ impl Walk<'_> {
     }
 
     /// The entries of a directory that are to be listed, by name; no more than could possibly be listed.
-    fn children(&self, directory: &Path) -> Result<(OwnedFd, Vec<Child>), Errno> {
+    fn children(&self, directory: &Directory) -> Result<(OwnedFd, Vec<Child>), Errno> {
         let mut flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         if !self.options.follow_directory_symlinks {
             flags |= OFlag::O_NOFOLLOW;
         }
-        let fd = open(directory, flags, Mode::empty())?;
+        let within = directory.real.as_deref().zip(self.bounds);
+        let fd = match within {
+            Some((real, bounds)) => {
+                bounds.may_read(real)?;
+                open_place(&Place::without_links(real)?, flags)?
+            }
+            None => open(&directory.path, flags, Mode::empty())?,
+        };
         let left = self.options.max_entries - self.answer.entries.len() as u64;
         // One more, to notice that there are more.
         let most = usize::try_from(left).unwrap_or(usize::MAX).saturating_add(1);
@@ -167,6 +221,12 @@ impl Walk<'_> {
             if is_self_or_parent(name) {
                 continue;
             }
+            if let Some((real, bounds)) = within
+                && bounds.may_read(&real.join(name)) == Err(Errno::ENOENT)
+            {
+                continue;
+            }
+            let mut real_target = None;
             let mut kind = match entry.file_type() {
                 Some(Type::Directory) => SFlag::S_IFDIR,
                 Some(Type::File) => SFlag::S_IFREG,
@@ -178,7 +238,17 @@ impl Walk<'_> {
                 if !self.options.follow_directory_symlinks {
                     continue;
                 }
-                kind = type_or_none(fstatat(&fd, name, AtFlags::empty()));
+                kind = match within {
+                    Some((real, bounds)) => match readable_target(&real.join(name), bounds) {
+                        Ok(found) => {
+                            let kind = found.file_type();
+                            real_target = Some(found.path);
+                            kind
+                        }
+                        Err(_) => continue,
+                    },
+                    None => type_or_none(fstatat(&fd, name, AtFlags::empty())),
+                };
                 if kind != SFlag::S_IFDIR {
                     continue;
                 }
@@ -189,6 +259,7 @@ impl Walk<'_> {
             first.push(Child {
                 name: name.to_owned(),
                 is_directory: kind == SFlag::S_IFDIR,
+                real: real_target,
             });
             if first.len() > most {
                 first.pop();
@@ -259,7 +330,7 @@ mod tests {
     }
 
     fn walked(dir: &TempDir, options: &FsWalkOptions) -> (Vec<String>, bool) {
-        let answer = walk(dir.root(), options).unwrap();
+        let answer = walk(dir.root(), options, Links::Follow).unwrap();
         assert_eq!(answer.errors, []);
         (listed(dir, &answer), answer.truncated)
     }
@@ -298,8 +369,8 @@ mod tests {
         ];
         assert_eq!(walked(&dir, &follow), (expected.map(String::from).into(), false));
         let root = dir.path("lb");
-        assert_eq!(walk(&root, &ALL).unwrap(), FsWalkResponse::default());
-        let below = walk(&root, &follow).unwrap();
+        assert_eq!(walk(&root, &ALL, Links::Follow).unwrap(), FsWalkResponse::default());
+        let below = walk(&root, &follow, Links::Follow).unwrap();
         assert_eq!(listed(&dir, &below), ["lb/c", "lb/d/", "lb/d/e"]);
     }
 
@@ -331,7 +402,7 @@ mod tests {
     #[test]
     fn limits_out_of_bounds() {
         let dir = TempDir::new();
-        let message = |options| walk(dir.root(), &options).map_err(|error| error.message);
+        let message = |options| walk(dir.root(), &options, Links::Follow).map_err(|error| error.message);
         let zero = "filesystem walk limits must be greater than zero";
         let much = "filesystem walk limits exceed maximums: depth=64, directories=10000, entries=50000";
         let o = |max_depth, max_directories, max_entries| FsWalkOptions {
@@ -351,8 +422,11 @@ mod tests {
     #[test]
     fn roots() {
         let dir = tree();
-        assert_eq!(walk(&dir.path("a"), &ALL).unwrap(), FsWalkResponse::default());
-        let missing = walk(&dir.path("nope"), &ALL).unwrap_err();
+        assert_eq!(
+            walk(&dir.path("a"), &ALL, Links::Follow).unwrap(),
+            FsWalkResponse::default()
+        );
+        let missing = walk(&dir.path("nope"), &ALL, Links::Follow).unwrap_err();
         assert_eq!(missing.kind, FilesErrorKind::NotFound);
     }
 
@@ -361,7 +435,7 @@ mod tests {
         let dir = TempDir::new();
         let name = OsStr::from_bytes(b"bad\xff");
         fs::write(dir.path(name), "").unwrap();
-        let answer = walk(dir.root(), &ALL).unwrap();
+        let answer = walk(dir.root(), &ALL, Links::Follow).unwrap();
         assert_eq!(answer.errors, []);
         assert_eq!(path_uri::parse(&answer.entries[0].path), Ok(dir.path(name)));
     }
@@ -371,7 +445,7 @@ mod tests {
         let dir = TempDir::new();
         fs::create_dir(dir.path("closed")).unwrap();
         dir.set_mode("closed", 0);
-        let answer = walk(dir.root(), &ALL).unwrap();
+        let answer = walk(dir.root(), &ALL, Links::Follow).unwrap();
         dir.set_mode("closed", 0o700);
         assert_eq!(listed(&dir, &answer), ["closed/"]);
         if !Uid::effective().is_root() {
@@ -392,13 +466,18 @@ mod tests {
         }
         let mut walk = Walk {
             options: &options,
+            bounds: None,
             answer: FsWalkResponse::default(),
             room: 3 * (path_uri::format(&dir.path("0")).len() + ITEM_OVERHEAD),
             queue: VecDeque::new(),
             directories: 0,
             seen: HashSet::new(),
         };
-        assert!(!walk.visit(dir.root(), 0));
+        let top = Directory {
+            path: dir.root().to_owned(),
+            real: None,
+        };
+        assert!(!walk.visit(&top, 0));
         assert_eq!(walk.answer.entries.len(), 3);
     }
 }

@@ -3,12 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::stat::SFlag;
-
 use super::error::FilesError;
 use super::patience::Patience;
-use super::place::{Links, Place, file_type};
+use super::place::Links;
 use super::replace::{Destination, ModeSource, NewContent, Replaced, Target};
 use crate::protocol::bytes::Content;
 
@@ -20,25 +17,16 @@ use crate::protocol::bytes::Content;
 /// extended attributes of a replaced file are lost. Beside `content` it takes 24 KiB of memory.
 ///
 /// # Errors
-/// EISDIR for a directory, ENXIO for a FIFO nobody reads, NotFound for a missing parent. With [`Links::Refuse`] a link is
+/// EISDIR for a directory, ENXIO for a FIFO nobody reads, NotFound for a missing parent. A link not to be followed is
 /// ELOOP at the end of the path and ENOTDIR within it. Other for a FIFO or a terminal whose reader kept it waiting until
 /// `patience` ended.
 pub fn write_file(
     path: &Path,
     content: Content<'_>,
-    links: Links,
+    links: Links<'_>,
     patience: &Patience,
 ) -> Result<Replaced, FilesError> {
-    let destination = match links {
-        Links::Follow => Destination::of(path)?,
-        Links::Refuse => {
-            let place = Place::of(path, links)?;
-            if matches!(place.stat(), Ok(own) if file_type(&own) == SFlag::S_IFLNK) {
-                return Err(Errno::ELOOP.into());
-            }
-            Destination::Entry(place)
-        }
-    };
+    let destination = Destination::of(path, links)?;
     let mut fill = |target: Target<'_>| {
         let out: &mut dyn Write = match target {
             Target::File(file) => file,
@@ -62,12 +50,13 @@ mod tests {
     use crate::files::Links::*;
     use crate::files::fixture::TempDir;
     use crate::protocol::bytes::Base64;
+    use nix::errno::Errno;
     use nix::unistd::{Uid, mkfifo};
     use std::fs::{self, File};
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-    fn write(path: &Path, data: &[u8], links: Links) -> Result<(), FilesError> {
+    fn write(path: &Path, data: &[u8], links: Links<'_>) -> Result<(), FilesError> {
         write_file(path, Content::Plain(data), links, &Patience::default()).map(drop)
     }
 

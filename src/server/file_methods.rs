@@ -155,8 +155,8 @@ impl Call<'_> {
 }
 
 /// What is done about links in the path: followed unless the request says otherwise.
-fn links(fields: &Fields<'_>) -> Result<Links, RpcError> {
-    Ok(Links::from_follow(fields.unless_off("followSymlinks")?))
+fn links<'a>(fields: &Fields<'_>) -> Result<Links<'a>, RpcError> {
+    Ok(Links::new(fields.unless_off("followSymlinks")?, None))
 }
 
 fn get_metadata(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
@@ -214,21 +214,21 @@ fn create_directory(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) 
 fn canonicalize(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
     call.check(fields)?;
-    let path = PathUri(files::canonicalize(native(&path)?)?);
+    let path = PathUri(files::canonicalize(native(&path)?, Links::Follow)?);
     put(out, &FsCanonicalizeResponse { path })
 }
 
 fn read_directory(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
     call.check(fields)?;
-    put(out, &files::read_directory(native(&path)?)?)
+    put(out, &files::read_directory(native(&path)?, Links::Follow)?)
 }
 
 fn walk(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
     let options: FsWalkOptions = fields.required("options")?;
     call.check(fields)?;
-    put(out, &files::walk(native(&path)?, &options)?)
+    put(out, &files::walk(native(&path)?, &options, Links::Follow)?)
 }
 
 fn remove(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
@@ -248,7 +248,13 @@ fn copy(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<()
     let destination: RequestPath = fields.required("destinationPath")?;
     let recursive: bool = fields.required("recursive")?;
     call.check(fields)?;
-    let copied = files::copy(native(&source)?, native(&destination)?, recursive, call.patience)?;
+    let copied = files::copy(
+        native(&source)?,
+        native(&destination)?,
+        recursive,
+        Links::Follow,
+        call.patience,
+    )?;
     let skipped = copied.skipped.into_iter().map(PathUri).collect();
     put(out, &FsCopyResponse { skipped })
 }
@@ -258,7 +264,7 @@ fn open(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<()
     let path: RequestPath = fields.required("path")?;
     let mode: FsOpenMode = fields.or_default("mode")?;
     call.check(fields)?;
-    call.handles.open(&handle_id, native(&path)?, mode)?;
+    call.handles.open(&handle_id, native(&path)?, mode, Links::Follow)?;
     put(out, &FsOpenResponse { handle_id })
 }
 

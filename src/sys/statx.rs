@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
 
-/// When the target of `name`, looked up in `directory`, was born: seconds and nanoseconds since 1970.
+/// When the target of `name`, looked up in `directory`, was born, or `directory` itself if the name is empty: seconds and
+/// nanoseconds since 1970.
 ///
 /// `None` if the file system doesn't keep it, the kernel can't tell (before Linux 4.11), or there is no
 /// such file.
@@ -21,7 +22,7 @@ pub fn birth_time(directory: impl AsFd, name: &CStr) -> Option<(i64, u32)> {
         libc::statx(
             directory.as_fd().as_raw_fd(),
             name.as_ptr(),
-            libc::AT_STATX_DONT_SYNC,
+            libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH,
             libc::STATX_BTIME,
             found.as_mut_ptr(),
         )
