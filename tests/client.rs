@@ -136,7 +136,8 @@ fn input_is_echoed_and_ended() {
         });
         assert!(back == large, "{} bytes", back.len());
         assert_eq!(process.wait(Some(DEADLINE)).unwrap().exit_code, 0);
-        assert_eq!(stdin.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        let too_late = stdin.write_all(b"x").and_then(|()| stdin.flush());
+        assert_eq!(too_late.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
         stdin.close().unwrap();
     });
 }

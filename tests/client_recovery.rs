@@ -12,7 +12,7 @@ use exec_server::server::{Server, ServerConfig, WebSocketListener};
 use exec_server::transport::auth::Authorizer;
 use kit::{DEADLINE, Fault, FaultProxy, PATH, until};
 use random::Random;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,10 +126,13 @@ fn round(here: &Here, seed: u64, faults: &[Fault]) -> usize {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = Random::new(seed + 99);
-            let mut rest = &input[..];
+            let (mut rest, mut stdin) = (&input[..], echo.stdin());
             while !rest.is_empty() {
                 let (piece, more) = rest.split_at(rest.len().min(1 + random.below(30_000)));
-                echo.write(piece).unwrap();
+                stdin.write_all(piece).unwrap();
+                if random.below(8) == 0 {
+                    stdin.flush().unwrap();
+                }
                 rest = more;
             }
             echo.close_stdin().unwrap();

@@ -6,14 +6,14 @@ use super::exec_client::ExecServerClient;
 use super::exec_process::ExecServerProcess;
 use super::process_calls::{decode_read, read_params};
 use super::session::Session;
+use crate::sys::random;
 use std::sync::Arc;
 
 impl ExecServerClient {
     /// Takes up a process of a session that was resumed: its events begin with the oldest output that the server
     /// retains, and go on. Returns also how many bytes of older output are gone.
     ///
-    /// Input is to be written with [`write`](ExecServerClient::write) and names that the earlier clients have not used;
-    /// [`ExecServerProcess::write`] uses the same ones in each client, and the server takes none twice.
+    /// Input that is written to it has ids that no earlier client has used, as the server takes none twice.
     ///
     /// # Errors
     /// [`ExecServerError::Protocol`] if its events are received already; what the server has against it, such as that
@@ -29,7 +29,9 @@ impl ExecServerClient {
                 if state.is_closed() {
                     session.unregister(&state);
                 }
-                Ok((ExecServerProcess::new(self.clone(), state, events, false), lost_bytes))
+                let prefix = random::uuid().unwrap_or_else(|_| std::process::id().to_string()) + "-";
+                let process = ExecServerProcess::new(self.clone(), state, events, false, prefix.into());
+                Ok((process, lost_bytes))
             }
             Err(e) => {
                 session.unregister(&state);

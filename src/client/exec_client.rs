@@ -178,7 +178,13 @@ impl ExecServerClient {
         let params = start.params(&id, acknowledges)?;
         let (state, events) = session.register(&id, acknowledges, start.replay)?;
         session.start(&state, params)?;
-        Ok(ExecServerProcess::new(self.clone(), state, events, start.kill_on_drop))
+        Ok(ExecServerProcess::new(
+            self.clone(),
+            state,
+            events,
+            start.kill_on_drop,
+            Box::default(),
+        ))
     }
 
     /// `environment/info`: where the commands run. What `initialize` has said, if it has.
@@ -233,7 +239,8 @@ impl ExecServerClient {
     }
 
     /// Ends the client now, for all clones: calls that wait fail with [`ExecServerError::Closed`], processes with the same
-    /// words. Returns when its threads have ended, and the command that is the server.
+    /// words. What was written to processes before is waited for, for up to a second. Returns when its threads have ended, and
+    /// the command that is the server.
     pub fn close(&self) {
         self.handle.close();
     }

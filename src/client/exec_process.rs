@@ -48,9 +48,10 @@ impl ExecServerProcess {
         state: Arc<ProcessState>,
         events: ProcessEvents,
         kill_on_drop: bool,
+        write_prefix: Box<str>,
     ) -> ExecServerProcess {
         ExecServerProcess {
-            stdin: ProcessStdin::new(client.clone(), state.process_id().clone()),
+            stdin: ProcessStdin::new(client.clone(), state.process_id().clone(), write_prefix),
             client,
             state,
             events: Mutex::new(Some(events)),

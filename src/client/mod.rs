@@ -50,6 +50,7 @@ mod server_environment;
 mod session;
 mod start_options;
 mod stream_wire;
+mod write_window;
 
 pub use error::{ExecServerError, Result};
 pub use events::ReadResponse;

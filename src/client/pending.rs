@@ -52,8 +52,13 @@ pub(super) struct Pending {
 struct Calls {
     last_id: i64,
     waiting: HashMap<i64, Arc<Slot>>,
+    /// Those for which nobody waits. Whoever makes them bounds them.
+    expected: HashMap<i64, Taker>,
     is_closed: bool,
 }
+
+/// What is called with an answer that nobody waits for, by the thread that receives it. Dropped if there will be none.
+pub(super) type Taker = Box<dyn FnOnce(std::result::Result<Answer, RpcError>) + Send>;
 
 /// Where an answer goes.
 #[derive(Default)]
@@ -100,21 +105,43 @@ impl Pending {
         })
     }
 
+    /// The id of a call whose answer goes to `taker`. `None` if there will be no more answers.
+    pub(super) fn expect(&self, taker: Taker) -> Option<i64> {
+        let mut calls = self.calls();
+        if calls.is_closed {
+            return None;
+        }
+        calls.last_id += 1;
+        let id = calls.last_id;
+        calls.expected.insert(id, taker);
+        Some(id)
+    }
+
     /// The answer to a call; nothing happens if it does not wait any more.
     pub(super) fn answer(&self, id: i64, answer: std::result::Result<Answer, RpcError>) {
-        let slot = self.calls().waiting.remove(&id);
-        match slot {
-            Some(slot) => slot.put(Outcome::Answered(answer)),
-            None => log::debug!("exec-server answers request {id}, which does not wait"),
+        let (slot, taker) = {
+            let mut calls = self.calls();
+            let slot = calls.waiting.remove(&id);
+            let taker = if slot.is_none() {
+                calls.expected.remove(&id)
+            } else {
+                None
+            };
+            (slot, taker)
+        };
+        match (slot, taker) {
+            (Some(slot), _) => slot.put(Outcome::Answered(answer)),
+            (None, Some(taker)) => taker(answer),
+            (None, None) => log::debug!("exec-server answers request {id}, which does not wait"),
         }
     }
 
     /// There will be no more answers.
     pub(super) fn close(&self) {
-        let waiting = {
+        let (waiting, _expected) = {
             let mut calls = self.calls();
             calls.is_closed = true;
-            std::mem::take(&mut calls.waiting)
+            (std::mem::take(&mut calls.waiting), std::mem::take(&mut calls.expected))
         };
         for slot in waiting.values() {
             slot.put(Outcome::Lost);
@@ -228,6 +255,24 @@ mod tests {
         drop(ticket);
         pending.answer(1, Ok(answer("late")));
         assert!(pending.calls().waiting.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_is_handed_over_once() {
+        let pending = Pending::default();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let taker = || {
+            let taken = taken.clone();
+            let take: Taker = Box::new(move |answer| taken.lock().unwrap().push(answer.is_ok()));
+            take
+        };
+        assert_eq!((pending.expect(taker()), pending.expect(taker())), (Some(1), Some(2)));
+        pending.answer(1, Ok(answer("yes")));
+        pending.answer(1, Ok(answer("again")));
+        assert_eq!(*taken.lock().unwrap(), [true]);
+        pending.close();
+        assert_eq!(Arc::strong_count(&taken), 1, "dropped with what it holds");
+        assert_eq!(pending.expect(taker()), None);
     }
 
     #[test]

@@ -126,16 +126,9 @@ impl ExecServerClient {
     /// # Errors
     /// What the server has against it, or that the connection is lost for good.
     pub fn write(&self, process_id: &str, write_id: &str, input: &[u8], close_stdin: bool) -> Result<WriteStatus> {
-        let mut params = JsonObject::new()
-            .text("processId", process_id)
-            .text("writeId", write_id);
-        if close_stdin {
-            params = params.flag("closeStdin", true);
-        }
+        let params = write_params(process_id, write_id, close_stdin);
         let bulk = Some(("chunk", input));
-        let answer = self
-            .session()
-            .call_until_answered("process/write", &params.done(), bulk)?;
+        let answer = self.session().call_until_answered("process/write", &params, bulk)?;
         member(&answer, "status")
     }
 
@@ -200,6 +193,17 @@ fn signal_name(signal: ProcessSignal) -> &'static str {
         ProcessSignal::Usr2 => "usr2",
         ProcessSignal::Terminate => "terminate",
     }
+}
+
+/// The params of `process/write`, without the chunk.
+pub(super) fn write_params(process_id: &str, write_id: &str, close_stdin: bool) -> Vec<u8> {
+    let mut params = JsonObject::new()
+        .text("processId", process_id)
+        .text("writeId", write_id);
+    if close_stdin {
+        params = params.flag("closeStdin", true);
+    }
+    params.done()
 }
 
 /// The params of `process/read`.

@@ -2,70 +2,60 @@
 
 use super::error::{ExecServerError, Result};
 use super::exec_client::ExecServerClient;
-use super::lock;
-use super::process_calls::WriteStatus;
+use super::write_window::{PIECE_BYTES, WriteWindow};
 use std::io;
-use std::sync::{Arc, Mutex};
-
-/// The most that is written in one call: keeps `process/terminate` and others from waiting for long on the wire.
-const PIECE_BYTES: usize = 1024 * 1024;
+use std::sync::Arc;
 
 /// The input of a process. Clones write to the same, one after the other.
 ///
-/// Dropping it does not end the input; [`close`](ProcessStdin::close) does.
+/// Through [`Write`](io::Write) it is like a pipe: what is written is sent, and not waited for until it has arrived. Up
+/// to 256 KiB, or 64 writes, may be on their way so; beyond that a write waits, as it does when the process does not read.
+/// What the server has against a write is told by the next one, by [`flush`](io::Write::flush), which waits for
+/// all answers, and by [`close`](ProcessStdin::close); after that there are no more writes. To a server that may put writes in
+/// another order, which this crate's does not, there is one at a time.
+///
+/// If the connection is lost meanwhile, what was not answered is sent again once the session is resumed, in its order,
+/// and yet arrives once.
+///
+/// Dropping it does not end the input, [`close`](ProcessStdin::close) does; nor is anything lost with it that was
+/// written. A client that is closed, or dropped with all that belongs to it, waits for the answers for up to a second.
 #[derive(Clone)]
 pub struct ProcessStdin {
     client: ExecServerClient,
-    process_id: Arc<str>,
-    /// The number of the last write. Held while one is made, so that they arrive in order.
-    last_write: Arc<Mutex<u64>>,
+    window: Arc<WriteWindow>,
 }
 
 impl ProcessStdin {
-    pub(super) fn new(client: ExecServerClient, process_id: Arc<str>) -> ProcessStdin {
+    /// The ids of its writes are numbers behind `prefix`.
+    pub(super) fn new(client: ExecServerClient, process_id: Arc<str>, prefix: Box<str>) -> ProcessStdin {
         ProcessStdin {
+            window: WriteWindow::new(client.session(), process_id, prefix),
             client,
-            process_id,
-            last_write: Arc::default(),
         }
     }
 
     /// Writes all of `input`; returns when the server has taken it, which waits for the process when it does not read.
     ///
-    /// If the connection is lost meanwhile, it is sent again once the session is resumed, and yet arrives once.
-    ///
     /// # Errors
-    /// [`ExecServerError::Protocol`] if nobody will read it; what else the server has against it; that the connection
-    /// is lost for good.
+    /// [`ExecServerError::Protocol`] if nobody will read it; what else the server has against it, or against an earlier
+    /// write; that the connection is lost for good.
     pub fn send(&self, input: &[u8]) -> Result<()> {
-        input.chunks(PIECE_BYTES).try_for_each(|piece| self.put(piece, false))
+        let session = self.client.session();
+        let mut last = 0;
+        for piece in input.chunks(PIECE_BYTES) {
+            last = self.window.put(session, piece, false)?;
+        }
+        self.window.settle(session, last)
     }
 
-    /// Ends the input. On a terminal that is the end-of-file character.
+    /// Ends the input, and waits for all answers. On a terminal that is the end-of-file character.
     ///
     /// # Errors
-    /// As [`send`](ProcessStdin::send).
+    /// As [`send`](ProcessStdin::send); not that the input was closed already, unless a write was lost with that and nobody told.
     pub fn close(&self) -> Result<()> {
-        self.put(&[], true)
-    }
-
-    fn put(&self, input: &[u8], close: bool) -> Result<()> {
-        let status = {
-            let mut last = lock(&self.last_write);
-            *last += 1;
-            self.client.write(&self.process_id, &last.to_string(), input, close)?
-        };
-        let process = &self.process_id;
-        match status {
-            WriteStatus::Accepted => Ok(()),
-            // It is closed all the same.
-            WriteStatus::StdinClosed if close => Ok(()),
-            WriteStatus::StdinClosed => Err(ExecServerError::Protocol(format!(
-                "stdin of process {process} is closed"
-            ))),
-            WriteStatus::UnknownProcess => Err(ExecServerError::Protocol(format!("unknown process id {process}"))),
-            WriteStatus::Starting => Err(ExecServerError::Protocol(format!("process id {process} is starting"))),
-        }
+        let session = self.client.session();
+        let last = self.window.put(session, &[], true)?;
+        self.window.settle_close(session, last)
     }
 }
 
@@ -73,16 +63,24 @@ impl io::Write for ProcessStdin {
     fn write(&mut self, input: &[u8]) -> io::Result<usize> {
         let piece = &input[..input.len().min(PIECE_BYTES)];
         if !piece.is_empty() {
-            self.put(piece, false).map_err(|e| match e {
-                // As from a pipe that nobody reads.
-                ExecServerError::Protocol(_) => io::Error::new(io::ErrorKind::BrokenPipe, e),
-                e => e.into(),
-            })?;
+            self.window
+                .put(self.client.session(), piece, false)
+                .map_err(as_from_a_pipe)?;
         }
         Ok(piece.len())
     }
 
+    /// Waits until the server has taken all that was written.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let last = self.window.last_number();
+        self.window.settle(self.client.session(), last).map_err(as_from_a_pipe)
+    }
+}
+
+/// What nobody reads breaks the pipe.
+fn as_from_a_pipe(error: ExecServerError) -> io::Error {
+    match error {
+        ExecServerError::Protocol(_) => io::Error::new(io::ErrorKind::BrokenPipe, error),
+        error => error.into(),
     }
 }

@@ -142,7 +142,12 @@ fn resume(keeper: &mut Keeper, limit: Duration) -> Result<()> {
                 .iter()
                 .try_for_each(|process| refill(keeper, &connection, process, left()))
         })
-        .and_then(|()| end_orphans(keeper, &connection));
+        .and_then(|()| end_orphans(keeper, &connection))
+        .and_then(|()| {
+            // Before anybody writes more.
+            let windows = lock(&session.windows).clone();
+            windows.iter().try_for_each(|window| window.repeat(&connection))
+        });
     match result {
         Ok(()) if session.install(&connection) => {
             for process in &processes {

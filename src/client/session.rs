@@ -11,15 +11,17 @@ use super::outgoing::Outgoing;
 use super::pending::{Answer, CallError, Purpose};
 use super::remote::Remote;
 use super::server_environment::ServerEnvironment;
+use super::write_window::WriteWindow;
 use crossbeam_channel::Sender;
 use nix::sys::eventfd::EventFd;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a client that is closed waits for processes to be ended that were dropped before.
-const CONDEMNED_LIMIT: Duration = Duration::from_secs(1);
+/// How long a client that is closed waits for processes to be ended that were dropped before, and for the answers to what
+/// was written.
+const LAST_LIMIT: Duration = Duration::from_secs(1);
 
 /// A session with a server, over one connection after the other.
 pub(super) struct Session {
@@ -33,6 +35,8 @@ pub(super) struct Session {
     processes: Mutex<HashMap<Arc<str>, Registered>>,
     /// Processes that may have been started without an answer, and are to be terminated on the next connection.
     pub(super) orphans: Mutex<Vec<Arc<str>>>,
+    /// The processes with writes that are not answered yet.
+    pub(super) windows: Mutex<Vec<Arc<WriteWindow>>>,
     /// What the second thread has to do.
     pub(super) duties: Sender<Duty>,
     /// Readable once the client is closed.
@@ -68,6 +72,15 @@ enum LinkState {
     Down,
     /// There will be none, and why.
     Failed(String),
+}
+
+impl Link {
+    fn failed(&self, reason: &str) -> ExecServerError {
+        match self.is_closed {
+            true => ExecServerError::Closed,
+            false => ExecServerError::Disconnected(reason.to_owned()),
+        }
+    }
 }
 
 /// What the second thread of a client is asked to do.
@@ -107,6 +120,7 @@ impl Session {
             link_changed: Condvar::new(),
             processes: Mutex::default(),
             orphans: Mutex::default(),
+            windows: Mutex::default(),
             duties,
             closed,
             watch: Mutex::default(),
@@ -135,12 +149,20 @@ impl Session {
         loop {
             match &link.state {
                 LinkState::Up(connection) => return Ok(connection.clone()),
-                LinkState::Failed(_) if link.is_closed => return Err(ExecServerError::Closed),
-                LinkState::Failed(reason) => return Err(ExecServerError::Disconnected(reason.clone())),
+                LinkState::Failed(reason) => return Err(link.failed(reason)),
                 LinkState::Down => {
                     link = self.link_changed.wait(link).unwrap_or_else(PoisonError::into_inner);
                 }
             }
+        }
+    }
+
+    /// Why there will be no connection any more.
+    pub(super) fn failure(&self) -> Option<ExecServerError> {
+        let link = lock(&self.link);
+        match &link.state {
+            LinkState::Failed(reason) => Some(link.failed(reason)),
+            _ => None,
         }
     }
 
@@ -197,7 +219,7 @@ impl Session {
     }
 
     /// Whether a lost connection may come back.
-    fn can_recover(&self) -> bool {
+    pub(super) fn can_recover(&self) -> bool {
         self.remote.is_some() && !self.options.recovery_timeout.is_zero()
     }
 
@@ -223,19 +245,27 @@ impl Session {
         for process in processes.values() {
             process.state.fail(reason);
         }
+        let windows = std::mem::take(&mut *lock(&self.windows));
+        for window in windows {
+            window.wake();
+        }
         *lock(&self.watch) = None;
     }
 
     /// Closes the client. Nothing waits any more when this returns.
     pub(super) fn close(&self) {
+        let deadline = Instant::now() + LAST_LIMIT;
+        let has_condemned = |link: &mut Link| link.condemned > 0 && matches!(link.state, LinkState::Up(_));
+        let waited = self
+            .link_changed
+            .wait_timeout_while(lock(&self.link), LAST_LIMIT, has_condemned);
+        drop(waited);
+        let windows = lock(&self.windows).clone();
+        if !windows.iter().all(|window| window.drain(self, deadline)) {
+            log::warn!("the client is closed before all input was taken");
+        }
         let newest = {
-            let link = lock(&self.link);
-            let (mut link, _) = self
-                .link_changed
-                .wait_timeout_while(link, CONDEMNED_LIMIT, |link| {
-                    link.condemned > 0 && matches!(link.state, LinkState::Up(_))
-                })
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut link = lock(&self.link);
             if std::mem::replace(&mut link.is_closed, true) {
                 return;
             }
@@ -361,8 +391,8 @@ impl Session {
             CallError::Lost => {
                 let link = lock(&self.link);
                 match &link.state {
+                    LinkState::Failed(reason) => link.failed(reason),
                     _ if link.is_closed => ExecServerError::Closed,
-                    LinkState::Failed(reason) => ExecServerError::Disconnected(reason.clone()),
                     _ => ExecServerError::Disconnected(connection.disconnected()),
                 }
             }

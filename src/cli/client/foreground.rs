@@ -141,7 +141,7 @@ impl Foreground {
             let this = self.clone();
             spawn("input", move || {
                 if let Some(started) = this.started.get() {
-                    input::forward(&started.connected.client, started.process.id(), this.exited.as_fd());
+                    input::forward(&started.connected.client, &started.process, this.exited.as_fd());
                 }
             })?;
         }

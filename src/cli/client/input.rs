@@ -1,11 +1,10 @@
 //! Standard input, on its way to the command.
 
-use exec_server::client::{ExecServerClient, WriteStatus};
-use exec_server::sys::random;
+use exec_server::client::{ExecServerClient, ExecServerProcess};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat, major, minor};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// What is read at a time: what a pipe holds.
@@ -22,23 +21,27 @@ pub(super) fn is_wanted() -> bool {
 
 /// Forwards standard input to a process, to its end. Once `exited` is readable nothing is read any more, so that what
 /// the command has no use for is left to others.
-pub(super) fn forward(client: &ExecServerClient, process_id: &str, exited: BorrowedFd<'_>) {
-    // Others that were attached to the process before had names for what they wrote, too, and none may come twice.
-    let name = random::uuid().unwrap_or_else(|_| std::process::id().to_string());
+pub(super) fn forward(client: &ExecServerClient, process: &ExecServerProcess, exited: BorrowedFd<'_>) {
+    let mut stdin = process.stdin();
     let mut piece = vec![0; PIECE_BYTES];
-    for n in 1u64.. {
-        let Some(len) = read(&mut piece, exited) else { return };
-        if len == 0 && !client.has_capability("processCloseStdin") {
-            log::warn!("the server cannot close the input of a command: it waits for more");
-            return;
+    let outcome = loop {
+        match read(&mut piece, exited) {
+            None => return,
+            Some(0) if !client.has_capability("processCloseStdin") => {
+                log::warn!("the server cannot close the input of a command: it waits for more");
+                return;
+            }
+            Some(0) => break stdin.close().map_err(io::Error::from),
+            Some(len) => {
+                if let Err(e) = stdin.write_all(&piece[..len]) {
+                    break Err(e);
+                }
+            }
         }
-        let write_id = format!("{name}-{n}");
-        match client.write(process_id, &write_id, &piece[..len], len == 0) {
-            Ok(WriteStatus::Accepted) if len > 0 => {}
-            Ok(_) => return,
-            // If the connection is lost, whoever waits for the command says so.
-            Err(e) => return log::debug!("failed to forward standard input: {e}"),
-        }
+    };
+    // If the connection is lost, whoever waits for the command says so.
+    if let Err(e) = outcome {
+        log::debug!("failed to forward standard input: {e}");
     }
 }
 
