@@ -325,6 +325,47 @@ fn files_go_there_and_back() {
 }
 
 #[test]
+fn contents_of_any_length_are_the_same_there_and_here() {
+    each(|client| {
+        let dir = Dir::new();
+        for len in [
+            0,
+            1,
+            2,
+            3,
+            12_287,
+            12_288,
+            12_289,
+            65_536,
+            196_607,
+            196_608,
+            1 << 20,
+            2_000_003,
+        ] {
+            let content: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            std::fs::write(dir.path("f"), &content).unwrap();
+            assert!(client.fs_read_file(dir.path("f")).unwrap() == content, "{len} bytes");
+            let file = client.fs_open(dir.path("f")).unwrap();
+            let (block, eof) = file.read_block(0, 1 << 20).unwrap();
+            assert!(
+                block == content[..len.min(1 << 20)] && eof == (len < 1 << 20),
+                "{len} bytes"
+            );
+        }
+        let text = "echo one; seq 20000; echo two >&2";
+        let process = client.start_process(&script(text)).unwrap();
+        let output = process.output().unwrap();
+        let read = process.read(None, None, Duration::ZERO).unwrap();
+        let of = |stream| {
+            let chunks = read.chunks.iter().filter(|chunk| chunk.stream == stream);
+            chunks.flat_map(|chunk| chunk.chunk.to_vec()).collect::<Vec<_>>()
+        };
+        assert!(of(ExecOutputStream::Stdout) == output.stdout);
+        assert_eq!(of(ExecOutputStream::Stderr), b"two\n");
+    });
+}
+
+#[test]
 fn files_are_read_and_written_in_blocks() {
     each(|client| {
         let dir = Dir::new();

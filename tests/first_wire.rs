@@ -495,6 +495,7 @@ fn it_is_spoken_within_a_program_too() {
         method: "command/exec".into(),
         params: shell("p", "echo hi; exit 3").to_string().into(),
         bulk: None,
+        raw: false,
     };
     client.outgoing.send(start).unwrap();
     let next = || match client.incoming.recv_timeout(DEADLINE).unwrap() {

@@ -230,6 +230,16 @@ fn input_goes_in_as_the_bytes_it_is() {
 }
 
 #[test]
+fn contents_come_out_as_json_text() {
+    let _threads = beside_others();
+    let host = start(args(4)).unwrap();
+    let path = std::env::current_exe().unwrap();
+    let read = call(&host, 1, "fs/readFile", json!({"path": path}));
+    assert!(kit::bytes(&read["dataBase64"]) == std::fs::read(&path).unwrap());
+    host.shutdown().unwrap();
+}
+
+#[test]
 fn a_refused_handshake_is_told() {
     let _threads = beside_others();
     let config = ServerConfig {
@@ -507,6 +517,7 @@ fn the_bare_end_of_a_connection_is_there_too() {
         method: "initialize".into(),
         params: br#"{"clientName":"test"}"#[..].into(),
         bulk: None,
+        raw: true,
     };
     end.outgoing.send(request).unwrap();
     let ToClient::Message(answer) = end.incoming.recv_timeout(DEADLINE).unwrap() else {

@@ -53,12 +53,17 @@ fn connect_alone(config: ServerConfig, capacity: usize) -> Client {
 
 impl Client {
     fn send(&mut self, method: &str, params: Value, bulk: Option<(&'static str, Bytes)>) -> i64 {
+        self.send_as(method, params, bulk, false)
+    }
+
+    fn send_as(&mut self, method: &str, params: Value, bulk: Option<(&'static str, Bytes)>, raw: bool) -> i64 {
         self.last_id += 1;
         let request = ToServer::Request {
             id: RequestId::from(self.last_id),
             method: method.into(),
             params: params.to_string().into(),
             bulk,
+            raw,
         };
         self.end.outgoing.send_timeout(request, DEADLINE).unwrap();
         self.last_id
@@ -101,6 +106,27 @@ impl Client {
         }
     }
 
+    /// The result of a request that wants bytes as they are, and those.
+    fn call_raw(&mut self, method: &str, params: Value) -> (Value, Vec<Bytes>) {
+        let wanted = self.send_as(method, params, None, true);
+        loop {
+            match self.receive() {
+                ToClient::Answer { text, bulk } => {
+                    let mut message: Value = serde_json::from_slice(&text).unwrap();
+                    assert_eq!(message["id"], wanted);
+                    return (message["result"].take(), bulk);
+                }
+                received => {
+                    if let ToClient::Message(text) = &received {
+                        let message: Value = serde_json::from_slice(text).unwrap();
+                        assert_ne!(message["id"], wanted, "no bytes");
+                    }
+                    self.kept.push_back(received);
+                }
+            }
+        }
+    }
+
     /// The output of a process up to its last event, and its exit code.
     fn finish(&mut self, id: &str) -> (Vec<u8>, i64) {
         let (mut output, mut code, mut last) = (Vec::new(), 0, 0);
@@ -113,7 +139,7 @@ impl Client {
                     assert_eq!(seq, last);
                     output.extend_from_slice(&chunk);
                 }
-                ToClient::Output { .. } => {}
+                ToClient::Output { .. } | ToClient::Answer { .. } => {}
                 ToClient::Message(text) => {
                     let message: Value = serde_json::from_slice(&text).unwrap();
                     if message["params"]["processId"] != id {
@@ -252,6 +278,72 @@ fn the_session_ends_with_either_end() {
 }
 
 #[test]
+fn contents_come_as_the_bytes_they_are_if_they_are_wanted_so() {
+    let dir = kit::Dir::new();
+    let mut client = connect(ServerConfig::default(), 1);
+    let path = dir.path("f");
+    for len in [
+        0,
+        1,
+        2,
+        3,
+        49_151,
+        49_152,
+        196_607,
+        196_608,
+        196_609,
+        1 << 20,
+        3_000_001,
+    ] {
+        let content: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let (result, bulk) = client.call_raw("fs/readFile", json!({"path": path}));
+        assert_eq!(result, json!({"dataBase64": ""}));
+        assert!(bulk.len() == 1 && bulk[0] == content, "{len} bytes");
+        let result = client.call("fs/readFile", json!({"path": path}));
+        assert!(kit::bytes(&result["dataBase64"]) == content, "{len} bytes");
+
+        let handle = format!("h{len}");
+        client.call("fs/open", json!({"handleId": handle, "path": path}));
+        let wanted = 1 << 20;
+        let block = json!({"handleId": handle, "offset": 0, "len": wanted});
+        let (result, bulk) = client.call_raw("fs/readBlock", block.clone());
+        assert_eq!(result, json!({"chunk": "", "eof": len < wanted}));
+        assert!(
+            bulk.len() == 1 && bulk[0] == content[..len.min(wanted)],
+            "block of {len} bytes"
+        );
+        let result = client.call("fs/readBlock", block);
+        assert!(kit::bytes(&result["chunk"]) == content[..len.min(wanted)]);
+    }
+}
+
+#[test]
+fn retained_output_comes_as_the_bytes_it_is_if_it_is_wanted_so() {
+    let mut client = connect(ServerConfig::default(), 1);
+    let script = "echo one; seq 30000; echo two >&2";
+    client.call("process/start", kit::script("p", script));
+    let (output, _) = client.finish("p");
+    let read = json!({"processId": "p"});
+    let (result, bulk) = client.call_raw("process/read", read.clone());
+    assert!(bulk.len() > 2 && bulk.concat() == output);
+    let plain = client.call("process/read", read);
+    let (chunks, encoded) = (
+        result["chunks"].as_array().unwrap(),
+        plain["chunks"].as_array().unwrap(),
+    );
+    assert_eq!((chunks.len(), encoded.len()), (bulk.len(), bulk.len()));
+    for ((chunk, encoded), bytes) in chunks.iter().zip(encoded).zip(&bulk) {
+        assert_eq!(chunk["chunk"], "");
+        assert!(kit::bytes(&encoded["chunk"]) == *bytes);
+        assert_eq!((&chunk["seq"], &chunk["stream"]), (&encoded["seq"], &encoded["stream"]));
+    }
+    // Nothing is retained after that, so there are no bytes to give.
+    let (result, bulk) = client.call_raw("process/read", json!({"processId": "p", "afterSeq": 1_000_000}));
+    assert_eq!((&result["chunks"], bulk.len()), (&json!([]), 0));
+}
+
+#[test]
 fn a_client_that_reads_no_answers_is_cut_off() {
     let config = ServerConfig {
         max_unread_answers: 10,
@@ -264,6 +356,7 @@ fn a_client_that_reads_no_answers_is_cut_off() {
             method: "environment/status".into(),
             params: Bytes::new(),
             bulk: None,
+            raw: false,
         };
         client.end.outgoing.send_timeout(request, DEADLINE).is_err()
     });

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tungstenite::Bytes;
 
 /// The largest message that servers take, as Codex's does: 64 MiB.
 const MAX_SENT_BYTES: usize = 64 * 1024 * 1024;
@@ -64,7 +65,7 @@ impl ExecServerClient {
     /// What the server has against it, or that the connection is lost.
     pub fn fs_read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let mut answer = self.call_path("fs/readFile", path.as_ref())?;
-        let bulk = answer.bulk.take();
+        let bulk = answer.bulk.pop();
         content(bulk, &member::<Cow<'_, str>>(&answer, "dataBase64")?)
     }
 
@@ -216,9 +217,10 @@ impl ExecServerClient {
 }
 
 /// The content that was taken out of a result, or what stands in it.
-pub(super) fn content(bulk: Option<Vec<u8>>, text: &str) -> Result<Vec<u8>> {
+pub(super) fn content(bulk: Option<Bytes>, text: &str) -> Result<Vec<u8>> {
     match bulk {
-        Some(content) => Ok(content),
+        // Not a copy, as nobody else has it.
+        Some(content) => Ok(content.into()),
         None => bytes::decode(text.as_bytes()).map_err(|e| ExecServerError::Json(e.to_string())),
     }
 }

@@ -213,14 +213,14 @@ fn answer(result: &[u8], bulk: Option<Base64<'_>>) -> Answer {
     let Some(bulk) = bulk else {
         return Answer {
             json: result.into(),
-            bulk: None,
+            bulk: Vec::new(),
         };
     };
     let text = bulk.text();
     let start = text.as_ptr() as usize - result.as_ptr() as usize;
     Answer {
         json: [&result[..start], &result[start + text.len()..]].concat(),
-        bulk: Some(bulk.decode()),
+        bulk: vec![bulk.decode().into()],
     }
 }
 
@@ -241,7 +241,7 @@ mod tests {
             }) => format!(
                 "{id}: {} + {:?}",
                 String::from_utf8(answer.json).unwrap(),
-                answer.bulk.map(|bulk| bulk.len())
+                answer.bulk.first().map(Bytes::len)
             ),
             Ok(Incoming::Answer { id, outcome: Err(e) }) => format!("{id}: {} {e} {:?}", e.code, e.data),
             Ok(other) => format!("{other:?}"),

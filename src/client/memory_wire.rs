@@ -119,6 +119,7 @@ fn to_server(message: &Outgoing<'_>) -> ToServer {
             method,
             params,
             bulk: message.bulk.map(|(key, bulk)| (key, Bytes::copy_from_slice(bulk))),
+            raw: true,
         },
         None => ToServer::Notification { method, params },
     }

@@ -5,16 +5,17 @@ use crate::protocol::error::RpcError;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tungstenite::Bytes;
 
 /// Calls that may wait at one time, as with Codex.
 pub(super) const MAX_PENDING: usize = 1024;
 
-/// The result of a call: its JSON text, and the one long string of base64 in it, decoded, for which an empty one stands
-/// there.
+/// The result of a call: its JSON text, and the bytes that empty strings stand for there. Of what comes over a wire that
+/// is the one long string of base64, decoded; within a program all that would be base64.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) json: Vec<u8>,
-    pub(super) bulk: Option<Vec<u8>>,
+    pub(super) bulk: Vec<Bytes>,
 }
 
 /// Why there is no answer.
@@ -205,7 +206,7 @@ mod tests {
     fn answer(text: &str) -> Answer {
         Answer {
             json: text.into(),
-            bulk: None,
+            bulk: Vec::new(),
         }
     }
 

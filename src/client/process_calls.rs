@@ -225,8 +225,12 @@ pub(super) fn read_params(
 /// The result of `process/read`, its output decoded.
 pub(super) fn decode_read(answer: &Answer) -> Result<ReadResponse> {
     let fields = fields(answer)?;
+    let mut chunks: Vec<ProcessOutputChunk> = fields.required("chunks")?;
+    for (chunk, bytes) in chunks.iter_mut().zip(&answer.bulk) {
+        chunk.chunk = bytes.clone();
+    }
     Ok(ReadResponse {
-        chunks: fields.required("chunks")?,
+        chunks,
         next_seq: fields.required("nextSeq")?,
         exited: fields.required("exited")?,
         exit_code: fields.optional("exitCode")?,

@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use tungstenite::Bytes;
 
 /// The stack of a client's threads: as deep as the deepest message, and several times that without optimization.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 1024 } else { 256 } * 1024;
@@ -135,6 +136,7 @@ impl Reader {
             let taken = match received {
                 Err(_) => return None,
                 Ok(ToClient::Message(text)) => self.take(&text),
+                Ok(ToClient::Answer { text, bulk }) => self.take_with(&text, bulk),
                 Ok(ToClient::Output {
                     process_id,
                     seq,
@@ -158,6 +160,11 @@ impl Reader {
 
     /// Takes a message in.
     fn take(&mut self, text: &[u8]) -> Result<(), String> {
+        self.take_with(text, Vec::new())
+    }
+
+    /// The same with the bytes that empty strings in it stand for.
+    fn take_with(&mut self, text: &[u8], bulk: Vec<Bytes>) -> Result<(), String> {
         match understand(text, &self.connection.label)? {
             Incoming::Output {
                 process_id,
@@ -165,7 +172,14 @@ impl Reader {
                 stream,
                 chunk,
             } => self.session.receive_output(&process_id, seq, stream, chunk),
-            Incoming::Answer { id, outcome } => self.connection.pending.answer(id, outcome),
+            Incoming::Answer { id, mut outcome } => {
+                if let Ok(answer) = &mut outcome
+                    && !bulk.is_empty()
+                {
+                    answer.bulk = bulk;
+                }
+                self.connection.pending.answer(id, outcome);
+            }
             Incoming::Exited(exited) => self.session.receive_exited(exited),
             Incoming::Closed(closed) => self.session.receive_closed(&closed),
             Incoming::MissingChanged { watch_id } => self.session.receive_missing_changed(watch_id),

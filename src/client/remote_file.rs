@@ -47,7 +47,7 @@ impl RemoteFile {
             .done();
         let session = self.client.session();
         let mut answer = session.call_over(&self.connection, "fs/readBlock", params, None)?;
-        let bulk = answer.bulk.take();
+        let bulk = answer.bulk.pop();
         let fields = fields(&answer)?;
         let chunk: Cow<'_, str> = fields.required("chunk")?;
         Ok((content(bulk, &chunk)?, fields.required("eof")?))

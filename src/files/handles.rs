@@ -23,6 +23,15 @@ pub const MAX_BLOCK: usize = 1 << 20;
 const MAX_HANDLES: usize = 128;
 const MAX_ID: usize = 32;
 
+/// In which form bytes are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As base64.
+    Base64,
+    /// As they are.
+    Plain,
+}
+
 /// The open files of a connection, by the names the client gave them.
 ///
 /// Calls may come from several threads: opening, reading and writing happen without the table's lock, and
@@ -116,13 +125,20 @@ impl FileHandles {
         }
     }
 
-    /// Appends the base64 of `len` bytes from `offset` on to `out`, and says whether the file ended before
+    /// Appends `len` bytes from `offset` on to `out`, and says whether the file ended before
     /// them. The handle stays open whatever happens; on an error `out` is as it was.
     ///
     /// # Errors
     /// InvalidRequest for a `len` outside 1 to [`MAX_BLOCK`] and an offset no file can have, NotFound for
     /// an unknown handle.
-    pub fn read_block(&self, id: &str, offset: u64, len: u64, out: &mut Vec<u8>) -> Result<bool, FilesError> {
+    pub fn read_block(
+        &self,
+        id: &str,
+        offset: u64,
+        len: u64,
+        form: Form,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, FilesError> {
         let len = usize::try_from(len)
             .ok()
             .filter(|len| (1..=MAX_BLOCK).contains(len))
@@ -132,7 +148,7 @@ impl FileHandles {
             return Err(Errno::EINVAL.into());
         }
         let start = out.len();
-        let result = append_block(&file, offset, len, out);
+        let result = append_block(&file, offset, len, form, out);
         if result.is_err() {
             out.truncate(start);
         }
@@ -218,8 +234,11 @@ fn open_for_replacing(path: &Path, links: Links<'_>) -> Result<File, FilesError>
     Ok(file)
 }
 
-fn append_block(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<bool, FilesError> {
-    out.reserve(bytes::encoded_len(len));
+fn append_block(file: &File, offset: u64, len: usize, form: Form, out: &mut Vec<u8>) -> Result<bool, FilesError> {
+    out.reserve(match form {
+        Form::Base64 => bytes::encoded_len(len),
+        Form::Plain => len,
+    });
     let mut piece = vec![0; PIECE.min(len)];
     let mut done = 0;
     while done < len {
@@ -228,7 +247,10 @@ fn append_block(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> Resu
         let count = fill(&mut piece[..wanted], |rest, before| {
             file.read_at(rest, place + before as u64)
         })?;
-        bytes::append(&piece[..count], out);
+        match form {
+            Form::Base64 => bytes::append(&piece[..count], out),
+            Form::Plain => out.extend_from_slice(&piece[..count]),
+        }
         done += count;
         if count < wanted {
             return Ok(true);
@@ -252,9 +274,14 @@ mod tests {
 
     fn read(handles: &FileHandles, id: &str, offset: u64, len: u64) -> Result<(String, bool), FilesError> {
         let mut out = b"x".to_vec();
-        let result = handles.read_block(id, offset, len, &mut out);
+        let result = handles.read_block(id, offset, len, Form::Base64, &mut out);
+        let mut plain = b"x".to_vec();
+        let again = handles.read_block(id, offset, len, Form::Plain, &mut plain);
+        assert_eq!(again, result);
         if result.is_err() {
-            assert_eq!(out, b"x");
+            assert_eq!((out.as_slice(), plain.as_slice()), (&b"x"[..], &b"x"[..]));
+        } else {
+            assert_eq!(encoded(&plain[1..]).as_bytes(), &out[1..]);
         }
         result.map(|eof| (String::from_utf8(out[1..].to_vec()).unwrap(), eof))
     }

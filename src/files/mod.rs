@@ -31,7 +31,7 @@ pub use canonicalize::canonicalize;
 pub use copy::{Copied, copy};
 pub use directory::{create_directory, read_directory};
 pub use error::{FilesError, FilesErrorKind};
-pub use handles::{FileHandles, MAX_BLOCK};
+pub use handles::{FileHandles, Form, MAX_BLOCK};
 pub use metadata::metadata;
 pub use patience::Patience;
 pub use place::Links;

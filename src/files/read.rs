@@ -37,6 +37,27 @@ impl ReadableFile {
         (len >= LARGE_TEXT).then_some(len)
     }
 
+    /// All of the file: as long as it was when it was opened if it is large, otherwise to its end.
+    ///
+    /// # Errors
+    /// There is not that much memory; what the system said.
+    pub fn read(self) -> Result<Vec<u8>, FilesError> {
+        let is_large = self.large_text_len().is_some();
+        // More than it can have, so that one without a size is read to its end.
+        let limit = if is_large { self.size } else { READ_LIMIT + 1 };
+        let mut content = Vec::new();
+        let room = usize::try_from(self.size).map_err(|_| io::ErrorKind::OutOfMemory);
+        let reserved = room.map(|room| content.try_reserve_exact(room));
+        if !matches!(reserved, Ok(Ok(()))) {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
+        }
+        self.file.take(limit).read_to_end(&mut content)?;
+        if content.len() as u64 > READ_LIMIT {
+            return Err(too_large(READ_LIMIT));
+        }
+        Ok(content)
+    }
+
     /// Writes the base64 of the file, as long as it was when it was opened, to the beginning of `room`, and returns its
     /// length. A file that has become shorter ends early.
     ///
@@ -178,6 +199,9 @@ mod tests {
         let mut room = vec![0; bytes::encoded_len(len)];
         let written = open_for_reading(path, links)?.encode_into(&mut room)?;
         assert!(len == 0 || room[..written] == out[1..]);
+        let mut plain = Vec::new();
+        bytes::append(&open_for_reading(path, links)?.read()?, &mut plain);
+        assert!(plain == out[1..] || len == 0);
         Ok(String::from_utf8(out[1..].to_vec()).unwrap())
     }
 
@@ -206,7 +230,10 @@ mod tests {
         let len = file.large_text_len().unwrap();
         assert_eq!(len, bytes::encoded_len(1_000_000));
         dir.put("f", vec![7; 1_200_000]);
+        let twin = open_for_reading(&path, Follow).unwrap();
+        dir.put("f", vec![7; 1_400_000]);
         assert_eq!(file.encode_into(&mut vec![0; len]).unwrap(), len);
+        assert_eq!(twin.read().unwrap().len(), 1_200_000);
         let file = open_for_reading(&path, Follow).unwrap();
         dir.put("f", "abc");
         assert_eq!(file.encode_into(&mut vec![0; 2_000_000]).unwrap(), 4);

@@ -168,6 +168,8 @@ impl Runtime {
                     method,
                     params,
                     bulk,
+                    // Answers are given out as JSON text.
+                    raw: false,
                 };
                 let (error, outcome) = match self.server.outgoing.try_send(request) {
                     Ok(()) => {
@@ -203,6 +205,10 @@ impl Runtime {
     fn receive(&mut self, message: ToClient) -> Result<(), End> {
         let text = match message {
             ToClient::Message(text) => text,
+            ToClient::Answer { .. } => {
+                warn!("the server answers with bytes that were asked for in base64");
+                return Ok(());
+            }
             ToClient::Output {
                 process_id,
                 seq,

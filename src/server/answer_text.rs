@@ -1,4 +1,4 @@
-//! The text of one answer, small or large.
+//! The text of one answer, small or large, or with bytes beside it.
 
 use crate::transport::large_memory::{Large, LargeMemory};
 use std::io;
@@ -11,7 +11,15 @@ use tungstenite::Bytes;
 /// copied from one place to the next larger one, and too little memory is an error and not the end of the program.
 pub(super) enum AnswerText {
     Small(Vec<u8>),
-    Large { memory: Large, len: usize },
+    Large {
+        memory: Large,
+        len: usize,
+    },
+    /// A text with an empty string in it that stands for the bytes, for a client in this program.
+    Raw {
+        text: Vec<u8>,
+        bulk: Bytes,
+    },
 }
 
 /// Room after a large text for what ends the message.
@@ -41,7 +49,7 @@ impl AnswerText {
     /// The rest of large memory, to be written to; nothing in a small text.
     pub(super) fn spare(&mut self) -> &mut [u8] {
         match self {
-            AnswerText::Small(_) => &mut [],
+            AnswerText::Small(_) | AnswerText::Raw { .. } => &mut [],
             AnswerText::Large { memory, len } => &mut memory[*len..],
         }
     }
@@ -56,7 +64,7 @@ impl AnswerText {
     /// Adds to the text.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         match self {
-            AnswerText::Small(text) => text.extend_from_slice(bytes),
+            AnswerText::Small(text) | AnswerText::Raw { text, .. } => text.extend_from_slice(bytes),
             AnswerText::Large { memory, len } if memory.len() - *len >= bytes.len() => {
                 memory[*len..*len + bytes.len()].copy_from_slice(bytes);
                 *len += bytes.len();
@@ -68,15 +76,21 @@ impl AnswerText {
     /// Takes the text, as an ordinary vector, and leaves none.
     pub(super) fn take(&mut self) -> Vec<u8> {
         match std::mem::replace(self, AnswerText::Small(Vec::new())) {
-            AnswerText::Small(text) => text,
+            AnswerText::Small(text) | AnswerText::Raw { text, .. } => text,
             large @ AnswerText::Large { .. } => large.bytes().to_vec(),
         }
+    }
+
+    /// Has bytes beside the text, for which an empty string was just begun.
+    pub(super) fn attach(&mut self, bulk: Bytes) {
+        let text = self.take();
+        *self = AnswerText::Raw { text, bulk };
     }
 
     /// The text so far.
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            AnswerText::Small(text) => text,
+            AnswerText::Small(text) | AnswerText::Raw { text, .. } => text,
             AnswerText::Large { memory, len } => &memory[..*len],
         }
     }
@@ -84,14 +98,18 @@ impl AnswerText {
     /// The text as shared bytes.
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
-            AnswerText::Small(text) => text.into(),
+            AnswerText::Small(text) | AnswerText::Raw { text, .. } => text.into(),
             large @ AnswerText::Large { .. } => Bytes::from_owner(large),
         }
     }
 
-    /// Its length.
+    /// How many bytes it is, with those beside the text.
     pub(super) fn len(&self) -> usize {
-        self.bytes().len()
+        let beside = match self {
+            AnswerText::Raw { bulk, .. } => bulk.len(),
+            AnswerText::Small(_) | AnswerText::Large { .. } => 0,
+        };
+        self.bytes().len() + beside
     }
 }
 
@@ -118,5 +136,17 @@ mod tests {
         assert_eq!(text.len(), 200_016);
         assert!(text.bytes().starts_with(b"head middle tailxxx"));
         assert!(AnswerText::Small(Vec::new()).expect(usize::MAX, &memory).is_err());
+    }
+
+    #[test]
+    fn a_text_can_have_bytes_beside_it() {
+        let mut text = AnswerText::Small(b"head \"".to_vec());
+        text.attach(Bytes::from_static(b"bytes"));
+        text.push(b"\" tail");
+        assert_eq!((text.bytes(), text.len()), (&b"head \"\" tail"[..], 17));
+        let AnswerText::Raw { bulk, .. } = &text else {
+            panic!("no bytes");
+        };
+        assert_eq!(bulk, "bytes");
     }
 }

@@ -57,16 +57,28 @@ impl ChannelSink {
 
 impl Sink for ChannelSink {
     fn message(&mut self, message: AnswerText) -> io::Result<()> {
-        self.send(ToClient::Message(message.into_bytes()))
+        self.send(match message {
+            AnswerText::Raw { text, bulk } => ToClient::Answer {
+                text: text.into(),
+                bulk: vec![bulk],
+            },
+            text => ToClient::Message(text.into_bytes()),
+        })
     }
 
     fn frames(&mut self, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
 
-    fn replay(&mut self, id: &RequestId, replay: &Replay) -> io::Result<()> {
-        encode::replay(&mut self.encoder, id, replay);
-        self.send_encoded()
+    fn replay(&mut self, id: &RequestId, replay: Replay, raw: bool) -> io::Result<()> {
+        encode::replay(&mut self.encoder, id, &replay, raw);
+        if !raw {
+            return self.send_encoded();
+        }
+        let text = self.encoder.take().into();
+        let chunks = replay.chunks.into_iter();
+        let bulk = chunks.map(|(.., chunk)| Bytes::from_owner(chunk)).collect();
+        self.send(ToClient::Answer { text, bulk })
     }
 
     fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()> {

@@ -134,14 +134,15 @@ fn received_in_process(message: ToServer) -> Received {
             method,
             params,
             bulk,
+            raw,
         } => Received::Request {
             id,
             method,
-            params: Params::in_process(params, bulk),
+            params: Params::in_process(params, bulk, raw),
         },
         ToServer::Notification { method, params } => Received::Notification {
             method,
-            params: Params::in_process(params, None),
+            params: Params::in_process(params, None, false),
         },
         ToServer::Answer(_) => Received::Answer,
     }

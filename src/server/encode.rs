@@ -156,8 +156,8 @@ pub(super) fn event(batch: &mut Batch, process_id: &str, wire: Wire, seq: u64, e
     batch.scratch = head;
 }
 
-/// Adds the answer to a `process/read`.
-pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay) {
+/// Adds the answer to a `process/read`. If `raw`, it has empty strings for the output.
+pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay, raw: bool) {
     let mut head = Vec::new();
     let _ = write!(head, r#"{{"id":{id},"result":{{"chunks":["#);
     let mut prefixes = Vec::with_capacity(replay.chunks.len());
@@ -184,13 +184,17 @@ pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay) {
         replay.lost_bytes,
     );
     let chunk_tail = br#""}"#;
-    let chunks = prefixes.iter().zip(&replay.chunks);
+    let outputs = replay
+        .chunks
+        .iter()
+        .map(|(.., output)| if raw { &[][..] } else { &output[..] });
+    let chunks = prefixes.iter().zip(outputs);
     let sizes = chunks
         .clone()
-        .map(|(p, (.., output))| p.len() + bytes::encoded_len(output.len()) + chunk_tail.len());
+        .map(|(p, output)| p.len() + bytes::encoded_len(output.len()) + chunk_tail.len());
     batch.frame(head.len() + sizes.sum::<usize>() + tail.len(), |batch| {
         batch.raw(&head);
-        for (prefix, (.., output)) in chunks {
+        for (prefix, output) in chunks {
             batch.raw(prefix.as_bytes());
             batch.base64(output);
             batch.raw(chunk_tail);

@@ -6,7 +6,7 @@ use super::outbox::Responder;
 use super::params::Params;
 use super::path_order::Touch;
 use super::sandbox;
-use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Links, Patience, RemoveOptions, Replaced};
+use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Form, Links, Patience, RemoveOptions, Replaced};
 use crate::protocol::decode::Fields;
 use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{FsCanonicalizeResponse, FsCopyResponse, FsOpenMode, FsOpenResponse, FsWalkOptions};
@@ -173,6 +173,7 @@ fn read_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Resu
     let file = files::open_for_reading(native(&path)?, links)?;
     out.push(br#"{"dataBase64":""#);
     match file.large_text_len() {
+        _ if call.params.wants_raw() => out.attach(file.read()?.into()),
         Some(len) => {
             out.expect(len, call.memory).map_err(FilesError::from)?;
             let written = file.encode_into(out.spare())?;
@@ -273,10 +274,15 @@ fn read_block(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Res
     let offset: u64 = fields.required("offset")?;
     let len: u64 = fields.required("len")?;
     call.permitted.clone()?;
-    let mut text = Vec::new();
-    let eof = call.handles.read_block(&handle_id, offset, len, &mut text)?;
+    let raw = call.params.wants_raw();
+    let (mut block, form) = (Vec::new(), if raw { Form::Plain } else { Form::Base64 });
+    let eof = call.handles.read_block(&handle_id, offset, len, form, &mut block)?;
     out.push(br#"{"chunk":""#);
-    out.push(&text);
+    if raw {
+        out.attach(block.into());
+    } else {
+        out.push(&block);
+    }
     out.push(if eof { br#"","eof":true}"# } else { br#"","eof":false}"# });
     Ok(())
 }

@@ -22,6 +22,7 @@ pub(super) enum Outgoing {
         process: Arc<Process>,
         after: u64,
         max_bytes: Option<usize>,
+        raw: bool,
     },
     /// WebSocket frames as they are.
     Frames(Vec<u8>),

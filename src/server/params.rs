@@ -11,6 +11,8 @@ use tungstenite::Bytes;
 pub(super) struct Params {
     text: Option<Bytes>,
     bulk: Option<Bulk>,
+    /// Whether bytes of the answer are wanted as they are.
+    raw: bool,
     /// Counts the memory of a large message while its request is carried out.
     _permit: Option<Permit>,
 }
@@ -35,6 +37,7 @@ impl Params {
             return Params {
                 text: text.map(|text| message.slice_ref(text)),
                 bulk: None,
+                raw: false,
                 _permit: permit,
             };
         };
@@ -48,12 +51,14 @@ impl Params {
                 bytes: message.slice_ref(base64),
                 is_base64: true,
             }),
+            raw: false,
             _permit: permit,
         }
     }
 
-    /// Those of a client in this program: the text, empty if there are none, and under which key it has which bytes.
-    pub(super) fn in_process(text: Bytes, bulk: Option<(&'static str, Bytes)>) -> Params {
+    /// Those of a client in this program: the text, empty if there are none, under which key it has which bytes, and whether
+    /// it wants bytes back as they are.
+    pub(super) fn in_process(text: Bytes, bulk: Option<(&'static str, Bytes)>, raw: bool) -> Params {
         Params {
             text: (!text.is_empty()).then_some(text),
             bulk: bulk.map(|(key, bytes)| Bulk {
@@ -61,6 +66,7 @@ impl Params {
                 bytes,
                 is_base64: false,
             }),
+            raw,
             _permit: None,
         }
     }
@@ -68,6 +74,11 @@ impl Params {
     /// The text; `null` if there were none.
     pub(super) fn as_json(&self) -> &[u8] {
         self.text.as_deref().unwrap_or(b"null")
+    }
+
+    /// Whether the answer is for a client that takes bytes as they are, and not in base64.
+    pub(super) fn wants_raw(&self) -> bool {
+        self.raw
     }
 
     /// Their members. `name` is what they are called in the error if they are no object.

@@ -239,9 +239,9 @@ pub(super) fn acknowledge(context: &Context, params: &Params) -> Result<(), RpcE
 }
 
 /// `process/read`
-pub(super) fn read(context: &Context, responder: Responder, params: Params) {
-    let checked =
-        decode::<ReadParams<'_>>(&params).and_then(|params| Ok((known_process(context, &params.process_id)?, params)));
+pub(super) fn read(context: &Context, responder: Responder, raw_params: Params) {
+    let checked = decode::<ReadParams<'_>>(&raw_params)
+        .and_then(|params| Ok((known_process(context, &params.process_id)?, params)));
     let (process, params) = match checked {
         Ok(checked) => checked,
         Err(error) => return responder.fail(&error),
@@ -249,6 +249,7 @@ pub(super) fn read(context: &Context, responder: Responder, params: Params) {
     let after = params.after_seq.unwrap_or(0);
     let max_bytes = params.max_bytes;
     let wait = Duration::from_millis(params.wait_ms.unwrap_or(0));
+    let raw = raw_params.wants_raw();
     let answer = {
         let process = process.clone();
         move |responder: Responder| {
@@ -257,6 +258,7 @@ pub(super) fn read(context: &Context, responder: Responder, params: Params) {
                 process,
                 after,
                 max_bytes,
+                raw,
             })
         }
     };

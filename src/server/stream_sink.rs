@@ -67,8 +67,8 @@ impl Sink for StreamSink {
         self.write_full_batch()
     }
 
-    fn replay(&mut self, id: &RequestId, replay: &Replay) -> io::Result<()> {
-        encode::replay(&mut self.batch, id, replay);
+    fn replay(&mut self, id: &RequestId, replay: Replay, _: bool) -> io::Result<()> {
+        encode::replay(&mut self.batch, id, &replay, false);
         self.write_full_batch()
     }
 

@@ -18,8 +18,8 @@ pub(super) trait Sink: Send {
     fn message(&mut self, message: AnswerText) -> io::Result<()>;
     /// Writes WebSocket frames as they are.
     fn frames(&mut self, frames: &[u8]) -> io::Result<()>;
-    /// Writes the answer to a `process/read`.
-    fn replay(&mut self, id: &RequestId, replay: &Replay) -> io::Result<()>;
+    /// Writes the answer to a `process/read`. If `raw`, the client takes bytes as they are.
+    fn replay(&mut self, id: &RequestId, replay: Replay, raw: bool) -> io::Result<()>;
     /// Writes the notification of an event.
     fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()>;
     /// There is nothing more for now: what was held back goes out.
@@ -100,9 +100,10 @@ impl Writer {
                 process,
                 after,
                 max_bytes,
+                raw,
             } => {
                 self.outbox.written(0);
-                self.sink.replay(&id, &process.replay(after, max_bytes))
+                self.sink.replay(&id, process.replay(after, max_bytes), raw)
             }
             Outgoing::Finish => {
                 self.outbox.written(0);

@@ -1,4 +1,5 @@
-//! A connection within one program: messages over bounded channels, output and input as the bytes they are.
+//! A connection within one program: messages over bounded channels; output, input and the contents of files as the bytes
+//! they are.
 
 use crate::protocol::message::RequestId;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -20,6 +21,8 @@ pub enum ToServer {
         /// Bytes that on a wire would be base64 in the parameters: under which key, and what they are. The parameters
         /// have an empty string there.
         bulk: Option<(&'static str, Bytes)>,
+        /// Whether the answer may be a [`ToClient::Answer`]; otherwise it is JSON text with base64 in it.
+        raw: bool,
     },
     /// A call that wants none.
     Notification {
@@ -37,6 +40,13 @@ pub enum ToServer {
 pub enum ToClient {
     /// An answer, a notification that is rare, or a request: the JSON text of the whole message.
     Message(Bytes),
+    /// An answer to a request with `raw`, as far as it has bytes that on a wire would be base64.
+    Answer {
+        /// The JSON text of the whole message, with an empty string for each of them.
+        text: Bytes,
+        /// What they are, in that order.
+        bulk: Vec<Bytes>,
+    },
     /// A `process/output` notification.
     Output {
         /// Which process.
