@@ -28,6 +28,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_exec-server");
 const ROUNDS: usize = 5;
 const BYTES: usize = 1 << 30;
 const ECHOES: usize = 2000;
+/// The length of input and of a file.
+const CONTENT_BYTES: usize = 64 << 20;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -141,12 +143,53 @@ fn measure(name: &str, client: &ExecServerClient) -> Result<()> {
         runs.push(micros(start)?);
     }
     println!(
-        "{name:12} output {:7.0} MB/s   echo p50 {:5.0} us   /bin/true p50 {:5.0} us",
+        "{name:12} output {:7.0} MB/s   through cat {:6.0} MB/s   echo p50 {:5.0} us   /bin/true p50 {:5.0} us   readFile {:6.0} MB/s",
         median(rates),
+        round_trip_rate(client)?,
         median(echoes),
-        median(runs)
+        median(runs),
+        file_rate(client)?
     );
     Ok(())
+}
+
+/// How fast input goes in and comes back.
+fn round_trip_rate(client: &ExecServerClient) -> Result<f64> {
+    let input = vec![b'x'; CONTENT_BYTES];
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        let process = client.start_process(&StartOptions::new(["/bin/cat"]).pipe_stdin())?;
+        let mut output = process.merged_output().ok_or("no output")?;
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let written = scope.spawn(|| {
+                process.stdin().write_all(&input)?;
+                process.close_stdin().map_err(std::io::Error::from)
+            });
+            let read = std::io::copy(&mut output, &mut std::io::sink())?;
+            assert_eq!(read, CONTENT_BYTES as u64);
+            written.join().map_err(|_| "a panic")??;
+            Ok::<(), Box<dyn std::error::Error>>(())
+        })?;
+        rates.push(CONTENT_BYTES as f64 / 1e6 / start.elapsed().as_secs_f64());
+    }
+    Ok(median(rates))
+}
+
+/// How fast a file is read in one call.
+fn file_rate(client: &ExecServerClient) -> Result<f64> {
+    let path = std::env::temp_dir().join(format!("exec-server-bench-{}", std::process::id()));
+    let mut file = client.fs_create(&path)?;
+    file.write_all(&vec![b'x'; CONTENT_BYTES])?;
+    file.close()?;
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        assert_eq!(client.fs_read_file(&path)?.len(), CONTENT_BYTES);
+        rates.push(CONTENT_BYTES as f64 / 1e6 / start.elapsed().as_secs_f64());
+    }
+    client.fs_remove(&path, false, true)?;
+    Ok(median(rates))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
