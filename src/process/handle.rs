@@ -24,14 +24,23 @@ pub trait Audience: Send + Sync {
 
 /// Who has started a process and is told how it goes on. Called on the process's own thread, in this order.
 pub trait Owner: Send {
-    /// It runs, with that process id, or could not be started and nothing is left of it. Comes before any event.
-    fn started(&mut self, outcome: Result<i32, StartError>);
+    /// It runs, or could not be started and nothing is left of it. Comes before any event.
+    fn started(&mut self, outcome: Result<Started, StartError>);
     /// All that had to wait for the start was done.
     fn settled(&mut self);
     /// It was reaped. Comes before the event that says so.
     fn exited(&mut self, process: &Arc<Process>);
     /// Its last event has been numbered. Not called if it could not be started.
     fn ended(&mut self, process: &Arc<Process>);
+}
+
+/// What there is to say of a process that runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// Its process id.
+    pub pid: i32,
+    /// Whether it is confined to a sandbox.
+    pub is_confined: bool,
 }
 
 /// The bounds of one process.

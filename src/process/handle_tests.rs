@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Teller(Sender<String>);
 
 impl Owner for Teller {
-    fn started(&mut self, outcome: Result<i32, StartError>) {
+    fn started(&mut self, outcome: Result<Started, StartError>) {
         let _ = self
             .0
             .send(outcome.map_or_else(|e| e.to_string(), |_| "started".into()));

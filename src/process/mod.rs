@@ -17,7 +17,7 @@ mod supervisor;
 
 pub use block::{BLOCK_BYTES, Block, Bytes};
 pub use family::{adopt_orphans, kill_descendants, reap_orphans};
-pub use handle::{Audience, Limits, Owner, Process, ResizeError, Signal, Snapshot, WaitOutcome};
+pub use handle::{Audience, Limits, Owner, Process, ResizeError, Signal, Snapshot, Started, WaitOutcome};
 pub use output_log::{Event, Exit, OutputLog, Replay, Retention, Stream};
 pub use program::ProgramError;
 pub use start::{Confine, StartError, StartSpec, Stdio, TerminalSize};

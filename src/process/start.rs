@@ -1,7 +1,8 @@
 //! What to start and how.
 
 use super::program::{self, ProgramError, c_string};
-use crate::sys::confine::{self, ConfineError, Confinement};
+use crate::sandbox::{Enforcement, SandboxError};
+use crate::sys::confine::ConfineError;
 use crate::sys::{pty, spawn};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
@@ -29,9 +30,9 @@ pub struct StartSpec {
     pub confine: Option<Confine>,
 }
 
-/// Says what a command is confined to. It is asked on the command's own thread, because it may look at many files.
+/// Says what a command is confined to, if to anything. It is asked on the command's own thread, because it may look at many files.
 #[derive(Clone)]
-pub struct Confine(pub Arc<dyn Fn() -> Result<Confinement, StartError> + Send + Sync>);
+pub struct Confine(pub Arc<dyn Fn() -> Result<Option<Enforcement>, SandboxError> + Send + Sync>);
 
 impl std::fmt::Debug for Confine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -100,8 +101,11 @@ pub enum StartError {
     /// The system refused something else.
     #[error(transparent)]
     Spawn(spawn::SpawnError),
-    /// It cannot be confined as it is to be.
-    #[error("failed to start in the sandbox: {0}")]
+    /// It can't have the sandbox that it is to have.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The sandbox could not be set up.
+    #[error("failed to set up the sandbox: {0}")]
     Confine(ConfineError),
     /// It was terminated while it was being started.
     #[error("start was cancelled")]
@@ -150,9 +154,13 @@ pub fn start(spec: &StartSpec) -> Result<(spawn::Child, Streams), StartError> {
         },
         _ => StartError::Spawn(e),
     };
-    let child = match &spec.confine {
+    let enforcement = match &spec.confine {
+        None => None,
+        Some(confine) => confine.0()?,
+    };
+    let child = match &enforcement {
         None => spawn::spawn(&program).map_err(failed)?,
-        Some(confine) => confine::spawn(&program, &confine.0()?).map_err(|e| match e {
+        Some(enforcement) => enforcement.spawn(&program).map_err(|e| match e {
             ConfineError::Spawn(e) => failed(e),
             e => StartError::Confine(e),
         })?,

@@ -3,7 +3,7 @@
 use super::block::{BLOCK_BYTES, Block};
 use super::denial;
 use super::family;
-use super::handle::{Ending, Owner, Phase, Process};
+use super::handle::{Ending, Owner, Phase, Process, Started};
 use super::output_log::{Exit, Stream};
 use super::start::{self, StartError, StartSpec, Stdio, Streams};
 use crate::sys::{ioctl, spawn, thread};
@@ -62,8 +62,12 @@ fn live(process: &Arc<Process>, spec: StartSpec) {
         Err(e) => return fail(process, e),
     };
     drop(spec);
+    let started = Started {
+        pid: supervisor.child.pid.as_raw(),
+        is_confined: supervisor.child.is_confined(),
+    };
     if let Some(owner) = &mut supervisor.owner {
-        owner.started(Ok(supervisor.child.pid.as_raw()));
+        owner.started(Ok(started));
         process.settle_start();
         owner.settled();
     }
@@ -118,7 +122,7 @@ fn begin(process: &Arc<Process>, spec: &StartSpec) -> Result<Begun, StartError> 
 
 /// Kills a command that was not reaped yet and everything it has started.
 fn kill_all(child: &spawn::Child) {
-    if child.is_confined() {
+    if child.has_namespaces() {
         child.kill_namespace();
     } else {
         family::kill_family(child.pid);

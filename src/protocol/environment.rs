@@ -75,10 +75,26 @@ pub struct EnvironmentInfo {
     pub temporary_directories: Vec<PathUri>,
     /// Where temporary files go.
     pub temp_dir: PathUri,
+    /// Whether sandboxes can be enforced.
+    pub sandbox: SandboxInfo,
     /// What the server can do beyond what every server can, by the names that clients ask for. What is not named is not
     /// there.
     #[serde(serialize_with = "as_map")]
     pub capabilities: Vec<(&'static str, bool)>,
+}
+
+/// Part of [`EnvironmentInfo`].
+#[derive(Debug, Clone, Serialize)]
+pub struct SandboxInfo {
+    /// Whether commands can be started in a sandbox.
+    pub available: bool,
+    /// What keeps them: `namespaces` every one, `landlock` those that allow reading everything and writing nothing, or
+    /// in whole trees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mechanism: Option<&'static str>,
+    /// Why not, or why not with namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 fn as_map<S: Serializer>(members: &[(&'static str, bool)], serializer: S) -> Result<S::Ok, S::Error> {

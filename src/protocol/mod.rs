@@ -12,3 +12,4 @@ pub mod message;
 pub mod path_uri;
 pub mod process;
 pub mod sandbox;
+mod sandbox_modes;

@@ -48,7 +48,7 @@ fn entries(text: &str) -> Value {
     text.split_whitespace().map(entry).collect()
 }
 
-fn sandbox(policy: &str) -> Value {
+pub(super) fn sandbox(policy: &str) -> Value {
     json!({
         "permissions": {
             "type": "managed",
@@ -70,7 +70,7 @@ fn surroundings() -> Surroundings {
     }
 }
 
-fn planned(sandbox: &Value, nodes: &str) -> Result<Plan, PolicyError> {
+pub(super) fn planned(sandbox: &Value, nodes: &str) -> Result<Plan, PolicyError> {
     let sandbox = Sandbox::parse(sandbox.to_string().as_bytes()).unwrap();
     plan(&sandbox, &surroundings(), &tree(nodes))
 }

@@ -1,7 +1,8 @@
 //! What `environment/info` tells.
 
-use crate::protocol::environment::{ConfigLayers, EnvironmentConfig, EnvironmentInfo, ShellInfo};
+use crate::protocol::environment::{ConfigLayers, EnvironmentConfig, EnvironmentInfo, SandboxInfo, ShellInfo};
 use crate::protocol::path_uri::PathUri;
+use crate::sandbox::{Enforcer, Means};
 use nix::unistd::{AccessFlags, Uid, access};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ const KNOWN_CAPABILITIES: [(&str, bool); 15] = [
     ("capabilityDiscoveryV2", false),
     ("environmentConfigRead", true),
     ("httpHeaderEnvVars", false),
-    ("sandboxedFileStreaming", false),
+    ("sandboxedFileStreaming", true),
     ("fileWriteStreaming", true),
     ("shellSnapshotV2", false),
     ("linuxRootWritePreservesDevices", false),
@@ -38,7 +39,7 @@ const OWN_CAPABILITIES: [&str; 8] = [
 ];
 
 /// Looks around.
-pub(super) fn examine() -> EnvironmentInfo {
+pub(super) fn examine(sandboxes: &Enforcer) -> EnvironmentInfo {
     let account = Account::of(Uid::current());
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)
@@ -58,6 +59,23 @@ pub(super) fn examine() -> EnvironmentInfo {
         platform_os: "linux",
         temporary_directories: temporary.iter().cloned().map(PathUri).collect(),
         temp_dir: PathUri(temporary.unwrap_or_else(|| "/tmp".into())),
+        sandbox: match sandboxes.check() {
+            Ok(Means::Namespaces) => SandboxInfo {
+                available: true,
+                mechanism: Some("namespaces"),
+                reason: None,
+            },
+            Ok(Means::Landlock(why)) => SandboxInfo {
+                available: true,
+                mechanism: Some("landlock"),
+                reason: Some(why.to_string()),
+            },
+            Err(e) => SandboxInfo {
+                available: false,
+                mechanism: None,
+                reason: Some(e.to_string()),
+            },
+        },
         capabilities: KNOWN_CAPABILITIES
             .into_iter()
             .chain(OWN_CAPABILITIES.map(|name| (name, true)))

@@ -5,8 +5,8 @@ use super::missing_watch::{MissingPaths, MissingWatches};
 use super::outbox::Responder;
 use super::params::Params;
 use super::path_order::Touch;
-use super::sandbox;
-use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Form, Links, Patience, RemoveOptions, Replaced};
+use super::sandbox::{Intent, Permit};
+use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Form, Patience, RemoveOptions, Replaced};
 use crate::protocol::decode::Fields;
 use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{FsCanonicalizeResponse, FsCopyResponse, FsOpenMode, FsOpenResponse, FsWalkOptions};
@@ -146,31 +146,31 @@ impl Method {
 }
 
 impl Call<'_> {
-    /// Whether it is permitted, by the handshake and by the sandbox it names.
-    fn check(&self, fields: &Fields<'_>) -> Result<(), RpcError> {
+    /// What it may do, by the handshake and by the sandbox it names.
+    fn permit(&self, fields: &Fields<'_>, intent: Intent) -> Result<Permit, RpcError> {
         let sandbox = Sandbox::of_file_call(fields)?;
         self.permitted.clone()?;
-        sandbox::check(sandbox.as_ref())
+        Permit::of(sandbox.as_ref(), intent)
     }
 }
 
-/// What is done about links in the path: followed unless the request says otherwise.
-fn links<'a>(fields: &Fields<'_>) -> Result<Links<'a>, RpcError> {
-    Ok(Links::new(fields.unless_off("followSymlinks")?, None))
+/// Whether links in the path are followed, as they are unless the request says otherwise.
+fn follow(fields: &Fields<'_>) -> Result<bool, RpcError> {
+    Ok(fields.unless_off("followSymlinks")?)
 }
 
 fn get_metadata(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
-    let links = links(fields)?;
-    call.check(fields)?;
-    put(out, &files::metadata(native(&path)?, links)?)
+    let follow = follow(fields)?;
+    let permit = call.permit(fields, Intent::Read)?;
+    put(out, &files::metadata(native(&path)?, permit.links(follow))?)
 }
 
 fn read_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
-    let links = links(fields)?;
-    call.check(fields)?;
-    let file = files::open_for_reading(native(&path)?, links)?;
+    let follow = follow(fields)?;
+    let permit = call.permit(fields, Intent::Read)?;
+    let file = files::open_for_reading(native(&path)?, permit.links(follow))?;
     out.push(br#"{"dataBase64":""#);
     match file.large_text_len() {
         _ if call.params.wants_raw() => out.attach(file.read()?.into()),
@@ -192,13 +192,13 @@ fn read_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Resu
 fn write_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
     let base64: Cow<'_, str> = fields.required("dataBase64")?;
-    let links = links(fields)?;
-    call.check(fields)?;
+    let follow = follow(fields)?;
+    let permit = call.permit(fields, Intent::Write)?;
     let mut room = Vec::new();
     let content = call.params.content("dataBase64", &base64, &mut room);
     let content = content
         .map_err(|what| RpcError::invalid_request(format!("fs/writeFile requires valid base64 dataBase64: {what}")))?;
-    let replaced = files::write_file(native(&path)?, content, links, call.patience)?;
+    let replaced = files::write_file(native(&path)?, content, permit.links(follow), call.patience)?;
     call.replaced.set(Some(replaced));
     put_nothing(out)
 }
@@ -206,40 +206,43 @@ fn write_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Res
 fn create_directory(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
     let recursive = fields.unless_off("recursive")?;
-    let links = links(fields)?;
-    call.check(fields)?;
-    files::create_directory(native(&path)?, recursive, links)?;
+    let follow = follow(fields)?;
+    let permit = call.permit(fields, Intent::Write)?;
+    files::create_directory(native(&path)?, recursive, permit.links(follow))?;
     put_nothing(out)
 }
 
 fn canonicalize(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
-    call.check(fields)?;
-    let path = PathUri(files::canonicalize(native(&path)?, Links::Follow)?);
+    let permit = call.permit(fields, Intent::Read)?;
+    let path = PathUri(files::canonicalize(native(&path)?, permit.links(true))?);
     put(out, &FsCanonicalizeResponse { path })
 }
 
 fn read_directory(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
-    call.check(fields)?;
-    put(out, &files::read_directory(native(&path)?, Links::Follow)?)
+    let permit = call.permit(fields, Intent::Read)?;
+    put(out, &files::read_directory(native(&path)?, permit.links(true))?)
 }
 
 fn walk(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
     let options: FsWalkOptions = fields.required("options")?;
-    call.check(fields)?;
-    put(out, &files::walk(native(&path)?, &options, Links::Follow)?)
+    let permit = call.permit(fields, Intent::Read)?;
+    put(out, &files::walk(native(&path)?, &options, permit.links(true))?)
 }
 
 fn remove(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {
     let path: RequestPath = fields.required("path")?;
+    let recursive = fields.unless_off("recursive")?;
+    let force = fields.unless_off("force")?;
+    let follow = follow(fields)?;
+    let permit = call.permit(fields, Intent::Write)?;
     let options = RemoveOptions {
-        recursive: fields.unless_off("recursive")?,
-        force: fields.unless_off("force")?,
-        links: links(fields)?,
+        recursive,
+        force,
+        links: permit.links(follow),
     };
-    call.check(fields)?;
     files::remove(native(&path)?, options)?;
     put_nothing(out)
 }
@@ -248,12 +251,12 @@ fn copy(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<()
     let source: RequestPath = fields.required("sourcePath")?;
     let destination: RequestPath = fields.required("destinationPath")?;
     let recursive: bool = fields.required("recursive")?;
-    call.check(fields)?;
+    let permit = call.permit(fields, Intent::Write)?;
     let copied = files::copy(
         native(&source)?,
         native(&destination)?,
         recursive,
-        Links::Follow,
+        permit.links(true),
         call.patience,
     )?;
     let skipped = copied.skipped.into_iter().map(PathUri).collect();
@@ -264,8 +267,13 @@ fn open(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<()
     let handle_id: String = fields.required("handleId")?;
     let path: RequestPath = fields.required("path")?;
     let mode: FsOpenMode = fields.or_default("mode")?;
-    call.check(fields)?;
-    call.handles.open(&handle_id, native(&path)?, mode, Links::Follow)?;
+    let intent = match mode {
+        FsOpenMode::Read => Intent::Read,
+        FsOpenMode::Replace => Intent::Write,
+    };
+    let permit = call.permit(fields, intent)?;
+    call.handles
+        .open(&handle_id, native(&path)?, mode, permit.links(true))?;
     put(out, &FsOpenResponse { handle_id })
 }
 

@@ -34,6 +34,7 @@ pub use listener::WebSocketListener;
 
 use crate::process::Process;
 use crate::protocol::environment::EnvironmentInfo;
+use crate::sandbox::Enforcer;
 use crate::transport::large_memory::LargeMemory;
 use crate::transport::memory::ServerEnd;
 use janitor::Janitor;
@@ -42,18 +43,20 @@ use session::{Session, Sessions};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use worker_pool::WorkerPool;
 
 /// A server, shared by its connections.
 pub struct Server {
     config: ServerConfig,
-    environment: EnvironmentInfo,
+    /// Examined for the first client.
+    environment: OnceLock<EnvironmentInfo>,
     sessions: Sessions,
     janitor: Janitor,
     workers: WorkerPool,
     memory: LargeMemory,
+    sandboxes: Arc<Enforcer>,
     connections: Count,
     /// Connections to which something may still be written.
     writers: Count,
@@ -64,15 +67,21 @@ pub struct Server {
 }
 
 impl Server {
+    /// What `environment/info` answers.
+    fn environment(&self) -> &EnvironmentInfo {
+        self.environment.get_or_init(|| environment::examine(&self.sandboxes))
+    }
+
     /// A server without connections.
     pub fn new(config: ServerConfig) -> Arc<Server> {
         let janitor = Janitor::new();
         Arc::new(Server {
-            environment: environment::examine(),
+            environment: OnceLock::new(),
             sessions: Sessions::default(),
             workers: WorkerPool::new(config.max_file_workers, janitor.clone()),
             memory: large_memory(&config, janitor.clone()),
             janitor,
+            sandboxes: Arc::default(),
             connections: Count::default(),
             writers: Count::default(),
             outboxes: Mutex::default(),

@@ -7,7 +7,7 @@ use super::params::Params;
 use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
-use crate::process::{self, Owner, Process, StartError, StartSpec, Stdio, WriteStatus};
+use crate::process::{self, Confine, Owner, Process, StartError, StartSpec, Started, Stdio, WriteStatus};
 use crate::protocol::decode::{Decode, DecodeError, Fields};
 use crate::protocol::error::{ErrorData, RpcError};
 use crate::protocol::first_wire;
@@ -17,6 +17,7 @@ use crate::protocol::process::{
     AckParams, ExecParams, ExecResponse, ListResponse, ListedProcess, Nothing, ProcessSignal, ReadParams, ResizeParams,
     SignalParams, TerminalSize, TerminateParams, TerminateResponse, WriteParams, WriteResponse,
 };
+use crate::sandbox::legacy;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -24,9 +25,9 @@ use std::time::Duration;
 
 /// `process/start`
 pub(super) fn start(context: &Context, responder: Responder, params: Params) {
-    let checked = decode::<ExecParams>(&params).and_then(|params| {
+    let checked = decode::<ExecParams>(&params).and_then(|mut params| {
         let client = context.client("exec")?;
-        let spec = start_spec(&params)?;
+        let spec = start_spec(&context.server, &mut params)?;
         let mut limits = context.server.config.process();
         if params.ack_output || client.ack_output {
             limits.retention.ack_window = Some(context.server.config.ack_window_bytes);
@@ -96,17 +97,19 @@ struct Starter {
 }
 
 impl Owner for Starter {
-    fn started(&mut self, outcome: Result<i32, StartError>) {
+    fn started(&mut self, outcome: Result<Started, StartError>) {
         if outcome.is_err() {
             self.session.remove_process(&self.id);
         }
         if let Some(responder) = self.responder.take() {
             match outcome {
                 Err(e) => responder.fail(&start_error(&self.id, &e)),
-                Ok(pid) if self.wire == Wire::First => responder.ok(&first_wire::ExecResponse::new(&self.id, pid)),
-                Ok(_) => responder.ok(&ExecResponse {
+                Ok(started) if self.wire == Wire::First => {
+                    responder.ok(&first_wire::ExecResponse::new(&self.id, started.pid))
+                }
+                Ok(started) => responder.ok(&ExecResponse {
                     process_id: &self.id,
-                    sandbox_type: "none",
+                    sandbox_type: if started.is_confined { "linuxSeccomp" } else { "none" },
                 }),
             }
         }
@@ -129,12 +132,23 @@ impl Owner for Starter {
     }
 }
 
-fn start_spec(params: &ExecParams) -> Result<StartSpec, RpcError> {
+fn start_spec(server: &Server, params: &mut ExecParams) -> Result<StartSpec, RpcError> {
     if params.argv.is_empty() {
         return Err(RpcError::invalid_params("argv must not be empty"));
     }
-    let cwd = working_directory(&params.cwd)?;
-    sandbox::check(params.sandbox.as_deref())?;
+    let mut cwd = working_directory(&params.cwd)?;
+    // Clients to 0.141.0 wrap a command themselves, in a program that is on their machine.
+    if let Some(unwrapped) = legacy::unwrap(&params.argv, params.arg0.as_deref()) {
+        let unwrapped = unwrapped.map_err(|e| sandbox::error(&e.into()))?;
+        if params.sandbox.is_some() {
+            return Err(RpcError::invalid_params(
+                "a wrapped command cannot have a sandbox beside",
+            ));
+        }
+        (params.argv, params.arg0) = (unwrapped.argv, None);
+        params.sandbox = Some(Box::new(unwrapped.sandbox));
+        cwd = unwrapped.cwd.unwrap_or(cwd);
+    }
     if params.enforce_managed_network || params.network_proxy.is_some() {
         return Err(RpcError::internal(
             "a managed network cannot be enforced by this exec-server",
@@ -147,13 +161,18 @@ fn start_spec(params: &ExecParams) -> Result<StartSpec, RpcError> {
             stdin: params.pipe_stdin,
         },
     };
+    let confine = params.sandbox.take().map(|sandbox| {
+        let enforcer = server.sandboxes.clone();
+        let surroundings = sandbox::surroundings(cwd.clone(), true);
+        Confine(Arc::new(move || enforcer.enforcement(&sandbox, &surroundings)))
+    });
     Ok(StartSpec {
         argv: params.argv.iter().map(Into::into).collect(),
         arg0: params.arg0.as_ref().map(Into::into),
         cwd,
         env: child_environment(std::env::vars_os(), params.env_policy.as_ref(), &params.env),
         stdio,
-        confine: None,
+        confine,
     })
 }
 
@@ -188,6 +207,7 @@ fn start_error(id: &str, error: &StartError) -> RpcError {
             error.data = Some(ErrorData { errno });
             error
         }
+        StartError::Sandbox(error) => sandbox::error(error),
         _ => RpcError::internal(error.to_string()),
     }
 }

@@ -1,80 +1,70 @@
-//! What is done about a sandbox that is asked for.
+//! What the methods have to do with sandboxes.
 
+use crate::files::{Bounds, Links};
 use crate::protocol::error::RpcError;
-use crate::protocol::sandbox::{FileSystemPolicy, NetworkPolicy, Permissions, Sandbox};
+use crate::protocol::sandbox::Sandbox;
+use crate::sandbox::{Plan, PolicyErrorKind, RealFiles, SandboxError, Surroundings, plan};
+use std::path::PathBuf;
 
-/// Lets a request through whose sandbox would restrict nothing.
-///
-/// # Errors
-/// Everything else: a sandbox that cannot be enforced is refused, never ignored.
-pub(super) fn check(sandbox: Option<&Sandbox>) -> Result<(), RpcError> {
-    let unrestricted = match sandbox.map(|sandbox| &sandbox.permissions) {
-        None | Some(Permissions::Disabled) => true,
-        // Whoever is outside keeps the files; the network would be for us to restrict.
-        Some(Permissions::External { network }) => *network == NetworkPolicy::Enabled,
-        Some(Permissions::Managed { file_system, network }) => {
-            matches!(file_system, FileSystemPolicy::Unrestricted) && *network == NetworkPolicy::Enabled
-        }
+/// What a policy counts from where it does not say so itself; `cwd_is_of_request` says whether the request has named that
+/// directory.
+pub(super) fn surroundings(cwd: PathBuf, cwd_is_of_request: bool) -> Surroundings {
+    let directory = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
     };
-    if unrestricted {
-        return Ok(());
+    Surroundings {
+        cwd,
+        cwd_is_of_request,
+        temporary_directories: directory("TMPDIR").into_iter().collect(),
+        home: directory("HOME"),
     }
-    Err(RpcError::internal(
-        "the sandbox cannot be enforced by this exec-server, so the request is refused",
-    ))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::decode::decode;
-    use serde_json::{Value, json};
-
-    fn verdict(permissions: Value) -> bool {
-        let sandbox = json!({"permissions": permissions, "windowsSandboxLevel": "disabled"});
-        check(Some(&decode(sandbox.to_string().as_bytes()).unwrap())).is_ok()
+/// The answer to a request whose sandbox can't be had.
+pub(super) fn error(error: &SandboxError) -> RpcError {
+    let message = error.to_string();
+    match error {
+        SandboxError::Policy(policy) => match policy.kind {
+            PolicyErrorKind::InvalidParams => RpcError::invalid_params(message),
+            PolicyErrorKind::InvalidRequest => RpcError::invalid_request(message),
+            PolicyErrorKind::Internal => RpcError::internal(message),
+        },
+        _ => RpcError::internal(message),
     }
+}
 
-    #[test]
-    fn only_what_restricts_nothing_is_let_through() {
-        assert!(check(None).is_ok());
-        assert!(verdict(json!({"type": "disabled"})));
-        assert!(verdict(json!({"type": "external", "network": "enabled"})));
-        assert!(!verdict(json!({"type": "external", "network": "restricted"})));
-        let managed = |files: &str, network: &str| {
-            verdict(json!({"type": "managed", "file_system": {"type": files, "entries": []}, "network": network}))
+/// What a call of an `fs/*` method is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intent {
+    Read,
+    Write,
+}
+
+/// What a call of an `fs/*` method may do.
+pub(super) struct Permit(Option<Plan>);
+
+impl Permit {
+    /// What the sandbox leaves the call, with the files as they are; everything without a sandbox.
+    ///
+    /// # Errors
+    /// The policy can't be kept.
+    pub(super) fn of(sandbox: Option<&Sandbox>, intent: Intent) -> Result<Permit, RpcError> {
+        let Some(sandbox) = sandbox else {
+            return Ok(Permit(None));
         };
-        assert!(managed("unrestricted", "enabled"));
-        assert!(!managed("unrestricted", "restricted"));
-        assert!(!managed("restricted", "enabled"));
+        let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let plan = plan(sandbox, &surroundings(cwd, false), &RealFiles).map_err(|e| error(&e.into()))?;
+        let is_restricted = match intent {
+            Intent::Read => plan.restricts_reads(),
+            Intent::Write => plan.restricts_writes(),
+        };
+        Ok(Permit(is_restricted.then_some(plan)))
     }
 
-    #[test]
-    fn what_does_not_fit_the_schema_is_no_sandbox() {
-        let fits = |sandbox: Value| decode::<Sandbox>(sandbox.to_string().as_bytes()).is_ok();
-        let whole = json!({"permissions": {"type": "managed", "network": "restricted", "file_system": {
-            "type": "restricted", "glob_scan_max_depth": 3, "entries": [
-                {"path": {"type": "path", "path": "file:///a"}, "access": "write"},
-                {"path": {"type": "glob_pattern", "pattern": "**/*.env"}, "access": "none"},
-                {"path": {"type": "special", "value": {"kind": "root"}}, "access": "read"},
-                {"path": {"type": "special", "value": {"kind": "unknown", "path": "x"}}, "access": "deny"},
-                {"path": {"type": "special", "value": {"kind": "current_working_directory", "subpath": ".git"}},
-                 "access": "read", "missing_path_behavior": "skip"}]}},
-            "cwd": "file:///a", "workspaceRoots": ["/a"], "windowsSandboxLevel": "restricted-token", "more": 1});
-        assert!(fits(whole.clone()));
-        for (place, wrong) in [
-            ("/permissions/type", json!("nonsense")),
-            ("/permissions/network", json!("maybe")),
-            ("/permissions/file_system/entries/0/access", json!("all")),
-            ("/permissions/file_system/entries/0/path/path", json!("relative")),
-            ("/permissions/file_system/glob_scan_max_depth", json!(0)),
-            ("/windowsSandboxLevel", Value::Null),
-            ("/permissions", json!({})),
-        ] {
-            let mut changed = whole.clone();
-            *changed.pointer_mut(place).unwrap() = wrong;
-            assert!(!fits(changed), "{place}");
-        }
-        assert!(!fits(json!("read-only")) && !fits(json!({})));
+    /// How to go along a path, through links if `follow`.
+    pub(super) fn links(&self, follow: bool) -> Links<'_> {
+        Links::new(follow, self.0.as_ref().map(|plan| plan as &dyn Bounds))
     }
 }

@@ -7,6 +7,7 @@
 pub mod allocator;
 pub mod confine;
 pub mod ioctl;
+pub mod landlock;
 pub mod memory;
 pub mod pages;
 pub mod pidfd;

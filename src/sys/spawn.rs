@@ -37,6 +37,8 @@ pub struct Child {
     pub pidfd: OwnedFd,
     /// Of a confined one: the first process of its namespace, which ends after it and is what there is to reap.
     pub(super) init: Option<(Pid, StatusSocket)>,
+    /// Whether it has given up rights by Landlock.
+    pub(super) has_landlock: bool,
 }
 
 impl Child {
@@ -55,12 +57,18 @@ impl Child {
         }
     }
 
-    /// Whether it was started in namespaces of its own; see [`confine`](super::confine).
+    /// Whether there is something that it may not do, by namespaces of its own or by Landlock; see
+    /// [`confine`](super::confine) and [`landlock`](super::landlock).
     pub fn is_confined(&self) -> bool {
+        self.init.is_some() || self.has_landlock
+    }
+
+    /// Whether it was started in namespaces of its own.
+    pub fn has_namespaces(&self) -> bool {
         self.init.is_some()
     }
 
-    /// Kills a confined one with all that it has started, which the kernel knows.
+    /// Kills one that has namespaces with all that it has started, which the kernel knows.
     pub fn kill_namespace(&self) {
         // It can only fail when it has been reaped.
         let _ = pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL);
@@ -93,18 +101,21 @@ pub enum Step {
     Directory,
     /// Giving up what a confined program may not do.
     Rights,
+    /// Having the calls checked that make files.
+    Listener,
     /// Executing the program.
     Execute,
 }
 
 impl Step {
-    const ALL: [Step; 7] = [
+    const ALL: [Step; 8] = [
         Step::Clone,
         Step::Session,
         Step::Terminal,
         Step::Descriptors,
         Step::Directory,
         Step::Rights,
+        Step::Listener,
         Step::Execute,
     ];
 
@@ -131,6 +142,7 @@ impl fmt::Display for SpawnError {
             Step::Descriptors => "set up the standard streams",
             Step::Directory => "enter the working directory",
             Step::Rights => "give up rights",
+            Step::Listener => "have the calls checked that make files (seccomp user notification)",
             Step::Execute => "execute the program",
         };
         write!(f, "failed to {what}: {}", std::io::Error::from(self.errno))
@@ -144,12 +156,21 @@ impl std::error::Error for SpawnError {}
 /// would stay in memory as long as the caller waits for the program.
 pub(super) const CHILD_STACK: NonZeroUsize = NonZeroUsize::new(32 * 1024).expect("a constant above zero");
 
-/// A stack for a child.
-pub(super) fn child_stack() -> Result<Pages, SpawnError> {
-    Pages::map(CHILD_STACK).map_err(|e| SpawnError {
+/// A stack for a child. Its lowest page can't be touched, so that one that is too small ends the child and changes nothing.
+pub(super) fn child_stack(len: NonZeroUsize) -> Result<Pages, SpawnError> {
+    /// The largest pages that there are; a guard may be more than one.
+    const GUARD: usize = 64 * 1024;
+    let failed = |errno| SpawnError {
         step: Step::Clone,
-        errno: Errno::from_raw(e.raw_os_error().unwrap_or(libc::ENOMEM)),
-    })
+        errno,
+    };
+    let mut stack = Pages::map(len.saturating_add(GUARD))
+        .map_err(|e| failed(Errno::from_raw(e.raw_os_error().unwrap_or(libc::ENOMEM))))?;
+    // SAFETY: a part of a mapping that is ours, of which nobody reads or writes that part.
+    match unsafe { libc::mprotect(stack.as_mut_ptr().cast(), GUARD, libc::PROT_NONE) } {
+        0 => Ok(stack),
+        _ => Err(failed(Errno::last())),
+    }
 }
 
 /// What the new process needs; it shares our memory until it executes the program.
@@ -162,6 +183,12 @@ pub(super) struct Plan {
     terminal: bool,
     /// The calls that a confined program may not make.
     filter: Option<sock_fprog>,
+    /// Whether somebody is asked about some of those calls.
+    is_asked: bool,
+    /// The descriptor on which they are.
+    pub(super) listener: RawFd,
+    /// The Landlock ruleset that is to hold for it.
+    ruleset: Option<RawFd>,
     pub(super) failed: Option<(Step, c_int)>,
 }
 
@@ -179,7 +206,19 @@ impl Plan {
                 len: filter.len() as u16,
                 filter: filter.as_ptr().cast_mut(),
             }),
+            is_asked: false,
+            listener: -1,
+            ruleset: None,
             failed: None,
+        }
+    }
+
+    /// The same, with a filter that has the new process's parent asked about some calls. The parent has to share its
+    /// descriptors with the new process, and finds the [`listener`](Plan::listener) among them.
+    pub(super) fn with_listener(program: &Program<'_>, filter: &[sock_filter]) -> Plan {
+        Plan {
+            is_asked: true,
+            ..Plan::new(program, Some(filter))
         }
     }
 }
@@ -217,8 +256,22 @@ pub(super) unsafe fn with_signals_blocked(clone: impl FnOnce() -> c_int) -> (c_i
 /// # Errors
 /// Which step failed and what the system said. Nothing is left behind then.
 pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
-    let mut plan = Plan::new(program, None);
-    let mut stack = child_stack()?;
+    start(Plan::new(program, None))
+}
+
+/// The same with a Landlock ruleset and a filter of system calls.
+pub(super) fn spawn_restricted(
+    program: &Program<'_>,
+    ruleset: BorrowedFd<'_>,
+    filter: &[sock_filter],
+) -> Result<Child, SpawnError> {
+    let mut plan = Plan::new(program, Some(filter));
+    plan.ruleset = Some(ruleset.as_raw_fd());
+    start(plan)
+}
+
+fn start(mut plan: Plan) -> Result<Child, SpawnError> {
+    let mut stack = child_stack(CHILD_STACK)?;
     let mut pidfd: RawFd = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: The clone's stack is exclusively the child's and outlives it, because CLONE_VFORK suspends this thread
@@ -243,7 +296,14 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
     // SAFETY: a live local.
     let failed = unsafe { (&raw const plan.failed).read_volatile() };
     let failed = match (failed, pidfd) {
-        (None, Some(pidfd)) => return Ok(Child { pid, pidfd, init: None }),
+        (None, Some(pidfd)) => {
+            return Ok(Child {
+                pid,
+                pidfd,
+                init: None,
+                has_landlock: plan.ruleset.is_some(),
+            });
+        }
         (Some((step, errno)), _) => SpawnError {
             step,
             errno: Errno::from_raw(errno),
@@ -274,7 +334,7 @@ pub(super) extern "C" fn child(plan: *mut c_void) -> c_int {
 }
 
 /// Runs in the child: only async-signal-safe calls, nothing that allocates, locks or unwinds.
-unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step, c_int)> {
+unsafe fn become_program(plan: &mut Plan) -> Result<std::convert::Infallible, (Step, c_int)> {
     let check = |step: Step, result: c_int| {
         if result < 0 {
             Err((step, Errno::last_raw()))
@@ -284,6 +344,20 @@ unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step,
     };
     // SAFETY: system calls on integers and on pointers that `spawn` vouches for.
     unsafe {
+        // Nothing that follows needs them; into the directory it could not go itself otherwise.
+        if plan.filter.is_some() {
+            give_up_rights(0)?;
+        }
+        // Before its descriptor is closed with the others.
+        if let Some(ruleset) = plan.ruleset {
+            let restricted = libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0);
+            check(Step::Rights, restricted as c_int)?;
+        }
+        if let (Some(filter), true) = (&plan.filter, plan.is_asked) {
+            let listener = listen(filter)?;
+            (&raw mut plan.listener).write_volatile(listener);
+            check(Step::Listener, libc::unshare(libc::CLONE_FILES))?;
+        }
         check(Step::Session, libc::setsid())?;
         // For a server that is killed: it cannot end its children any more. Cleared by the kernel at the execution of a
         // set-user-id program.
@@ -297,10 +371,6 @@ unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step,
         // Ours are close-on-exec; those that our own parent left open need not be. Without the call (Linux 5.9) they
         // are what they would be in any other program.
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
-        // Before the directory, into which it could not go itself otherwise.
-        if plan.filter.is_some() {
-            give_up_rights()?;
-        }
         check(Step::Directory, libc::chdir(plan.cwd))?;
         // Handlers end with the execution, ignored signals stay ignored: a child would be deaf to SIGPIPE. The system
         // call itself, because the C library refuses the signals it keeps for its own use, which can be inherited as
@@ -318,7 +388,7 @@ unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step,
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&mut none);
         libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-        if let Some(filter) = &plan.filter {
+        if let (Some(filter), false) = (&plan.filter, plan.is_asked) {
             let filter = std::ptr::from_ref(filter);
             let mode = libc::SECCOMP_MODE_FILTER;
             check(Step::Rights, libc::prctl(libc::PR_SET_SECCOMP, mode, filter))?;
@@ -339,14 +409,37 @@ unsafe fn become_program(plan: &Plan) -> Result<std::convert::Infallible, (Step,
     }
 }
 
-/// Gives up all capabilities for good, and that a program could give new ones.
+/// Has the calls checked by whoever reads from the descriptor that it returns.
+unsafe fn listen(filter: &sock_fprog) -> Result<RawFd, (Step, c_int)> {
+    /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`
+    const NEW_LISTENER: c_int = 1 << 3;
+    /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, since Linux 5.19: a signal does not make a call be made twice.
+    const WAIT_KILLABLE: c_int = 1 << 5;
+    let filter = std::ptr::from_ref(filter);
+    // SAFETY: integers, and a filter that lives.
+    let install = |flags: c_int| unsafe {
+        match libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, filter) {
+            -1 => Err(Errno::last_raw()),
+            listener => Ok(listener as RawFd),
+        }
+    };
+    match install(NEW_LISTENER | WAIT_KILLABLE) {
+        Err(libc::EINVAL) => install(NEW_LISTENER),
+        installed => installed,
+    }
+    .map_err(|errno| (Step::Listener, errno))
+}
+
+/// Gives up all capabilities for good but those in `kept`, a bit each, none of which counts until it is made to. And that
+/// a program could give new ones.
 ///
 /// # Safety
 /// For a process of its own; makes system calls only.
-pub(super) unsafe fn give_up_rights() -> Result<(), (Step, c_int)> {
-    /// `_LINUX_CAPABILITY_VERSION_3`, of this process, and no capability in any of its three sets of twice 32 bits.
+pub(super) unsafe fn give_up_rights(kept: u32) -> Result<(), (Step, c_int)> {
+    /// `_LINUX_CAPABILITY_VERSION_3`, of this process.
     const HEADER: [u32; 2] = [0x2008_0522, 0];
-    const NONE: [u32; 6] = [0; 6];
+    // Three sets of twice 32 bits: those that count, those there are, those that are passed on.
+    let sets = [0, kept, 0, 0, 0, 0];
     // SAFETY: integers, and memory that the calls only read.
     unsafe {
         let mut capability = 0;
@@ -354,7 +447,7 @@ pub(super) unsafe fn give_up_rights() -> Result<(), (Step, c_int)> {
             capability += 1;
         }
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
-            || libc::syscall(libc::SYS_capset, HEADER.as_ptr(), NONE.as_ptr()) < 0
+            || libc::syscall(libc::SYS_capset, HEADER.as_ptr(), sets.as_ptr()) < 0
         {
             return Err((Step::Rights, Errno::last_raw()));
         }

@@ -1,5 +1,6 @@
 //! What a sandbox's plan must say, told path by path by somebody who follows the rules of the policy word by word.
 
+use exec_server::files::Bounds;
 use exec_server::protocol::sandbox::{
     Access, FileSystemEntry, FileSystemPath, FileSystemPolicy, NetworkPolicy, Permissions, Sandbox, SpecialPath,
 };
@@ -259,11 +260,13 @@ impl Oracle<'_> {
             files: Files::Restricted { base, rules },
             ..
         }) = plan
+            && let Some(plan) = plan
         {
             self.compare(&told, *base, rules);
+            self.judge(&told, plan, rules);
             self.find_by_name(&named, *base, rules);
             let hides = told.access.values().any(|access| *access == Access::Deny) || *base == Base::Empty;
-            assert!(hides || !plan.is_some_and(Plan::restricts_reads));
+            assert!(hides || !plan.restricts_reads());
         }
     }
 
@@ -277,6 +280,48 @@ impl Oracle<'_> {
             .map(|rule| &rule.path)
             .collect();
         assert_eq!(absent, told.absent.iter().collect());
+    }
+
+    /// What the plan says to calls that are not in a sandbox.
+    fn judge(&self, told: &Told, plan: &Plan, rules: &[Rule]) {
+        let leads_on = |path: &Path| {
+            (self.tree.paths()).any(|(below, _)| below.starts_with(path) && told.at(below) != Access::Deny)
+                || rules
+                    .iter()
+                    .any(|rule| rule.path.starts_with(path) && matches!(rule.access, RuleAccess::Link(_)))
+        };
+        for (path, kind) in self.tree.paths() {
+            let access = told.at(path);
+            let below = || self.tree.paths().filter(|(below, _)| below.starts_with(path));
+            let readable = plan.may_read(path).is_ok();
+            assert!(readable || access == Access::Deny, "{path:?}");
+            assert!(
+                !readable || access != Access::Deny || path == Path::new("/") || leads_on(path),
+                "{path:?}"
+            );
+            assert!(!readable || plan.may_pass(path).is_ok(), "{path:?}");
+            assert_eq!(plan.may_write(path).is_ok(), access == Access::Write, "{path:?}");
+            let whole = below().all(|(below, _)| told.at(below) != Access::Deny);
+            assert!(
+                whole || kind == Kind::Link || plan.may_read_tree(path).is_err(),
+                "{path:?}"
+            );
+            if plan.may_change(path).is_ok() {
+                let parent = path.parent().expect("not the root");
+                assert_eq!(told.at(parent), Access::Write, "{path:?}");
+                assert!(below().all(|(below, _)| told.at(below) == Access::Write), "{path:?}");
+                assert!(!told.absent.iter().any(|absent| absent.starts_with(path)), "{path:?}");
+            }
+        }
+        for path in &told.absent {
+            for path in [path.clone(), path.join("x")] {
+                assert!(
+                    plan.may_write(&path).is_err() && plan.may_change(&path).is_err(),
+                    "{path:?}"
+                );
+                assert!(plan.may_read(&path).is_err(), "{path:?}");
+            }
+        }
     }
 
     /// What is granted must be found by the name that the policy uses.

@@ -1,6 +1,7 @@
 use super::*;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{mkdtemp, pipe2};
 use std::ffi::CString;
 use std::io::Read;
@@ -8,18 +9,18 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-fn strings(words: &[&str]) -> Vec<CString> {
+pub(super) fn strings(words: &[&str]) -> Vec<CString> {
     words.iter().map(|w| CString::new(*w).unwrap()).collect()
 }
 
 /// A directory on the disk with some files, and what it takes to confine a shell to it.
-struct Case {
-    dir: PathBuf,
+pub(super) struct Case {
+    pub(super) dir: PathBuf,
 }
 
 impl Case {
     /// None where there are no user namespaces, which nothing here can do without.
-    fn new() -> Option<Case> {
+    pub(super) fn new() -> Option<Case> {
         if let Err(e) = Ground::new() {
             println!("not tried: {e}");
             return None;
@@ -34,7 +35,7 @@ impl Case {
         Some(Case { dir })
     }
 
-    fn mounts(&self, base: Base, places: &[(&str, PlaceKind)]) -> Mounts {
+    pub(super) fn mounts(&self, base: Base, places: &[(&str, PlaceKind)]) -> Mounts {
         let mut mounts = Mounts::new(base);
         for (place, kind) in places {
             let path = self.dir.join(place);
@@ -43,7 +44,12 @@ impl Case {
         mounts
     }
 
-    fn try_program(&self, mounts: Mounts, argv: &[&str], calls: Calls) -> Result<(String, WaitStatus), ConfineError> {
+    pub(super) fn try_program(
+        &self,
+        mounts: Mounts,
+        argv: &[&str],
+        calls: Calls,
+    ) -> Result<(String, WaitStatus), ConfineError> {
         let null = std::fs::File::open("/dev/null").unwrap();
         let (output, input) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let confinement = Confinement {
@@ -68,7 +74,7 @@ impl Case {
     }
 
     /// Runs a shell script in `work`; what it said, and its exit code.
-    fn run(&self, mounts: Mounts, script: &str) -> (String, i32) {
+    pub(super) fn run(&self, mounts: Mounts, script: &str) -> (String, i32) {
         let ended = self.try_program(mounts, &["/bin/sh", "-c", script], Calls::DangerousAndNetwork);
         match ended.unwrap() {
             (text, WaitStatus::Exited(_, code)) => (text, code),

@@ -1,9 +1,10 @@
 //! The system calls that a confined program may not make, as a seccomp filter.
 //!
-//! The filter is a table: each row is a call, what its arguments must be for the row to count, and the error that the
-//! program gets. It is made into instructions of the kernel's classic BPF by hand; there is no loop in it and nothing of
+//! The filter is a table: each row is a call, what its arguments must be for the row to count, and what happens then: an
+//! error that the program gets, or that the [gate](super::gate) is asked. It is made into instructions of the kernel's classic BPF by hand; there is no loop in it and nothing of
 //! it depends on what a program says.
 
+use super::unshared::UNSHARED;
 use nix::libc::{self, c_long, sock_filter};
 use std::mem::offset_of;
 
@@ -16,15 +17,15 @@ pub enum Calls {
     DangerousAndNetwork,
 }
 
-/// A call that is refused.
-struct Row {
+/// A call that is not let through.
+pub(super) struct Row {
     call: c_long,
     when: When,
-    errno: u16,
+    verdict: u32,
 }
 
 /// What the arguments must be.
-enum When {
+pub(super) enum When {
     Always,
     /// The low half of argument `.0`, masked by `.1`, is one of those.
     Is(usize, u32, &'static [u32]),
@@ -32,15 +33,18 @@ enum When {
     IsNot(usize, u32, &'static [u32]),
     /// It has one of these bits.
     Has(usize, u32),
+    /// It has one of the first bits and none of the others.
+    HasOnly(usize, u32, u32),
 }
 
-use When::{Always, Has, Is, IsNot};
+use When::{Always, Has, HasOnly, Is, IsNot};
 
-const EPERM: u16 = libc::EPERM as u16;
+pub(super) const EPERM: u16 = libc::EPERM as u16;
 const ENOSYS: u16 = libc::ENOSYS as u16;
 const ENOTSOCK: u16 = libc::ENOTSOCK as u16;
+const ENOTTY: u16 = libc::ENOTTY as u16;
 
-const ANY: u32 = u32::MAX;
+pub(super) const ANY: u32 = u32::MAX;
 const UNIX: &[u32] = &[libc::AF_UNIX as u32];
 /// The type of a socket without its flags.
 const SOCKET_TYPE: u32 = 0xf;
@@ -48,8 +52,14 @@ const SOCKET_TYPE: u32 = 0xf;
 const DATAGRAM: &[u32] = &[libc::SOCK_DGRAM as u32, libc::SOCK_RAW as u32];
 const NEW_USER: u32 = libc::CLONE_NEWUSER as u32;
 
-const fn row(call: c_long, when: When, errno: u16) -> Row {
-    Row { call, when, errno }
+pub(super) const fn row(call: c_long, when: When, errno: u16) -> Row {
+    let verdict = libc::SECCOMP_RET_ERRNO | errno as u32;
+    Row { call, when, verdict }
+}
+
+const fn asked(call: c_long, when: When) -> Row {
+    let verdict = libc::SECCOMP_RET_USER_NOTIF;
+    Row { call, when, verdict }
 }
 
 /// Refused to all.
@@ -112,6 +122,53 @@ const NETWORK: &[Row] = &[
     row(libc::SYS_pidfd_getfd, Always, EPERM),
 ];
 
+/// A file may be made by that. Nothing is made where the file is only named, and nothing is done for it then.
+const CREATE: u32 = libc::O_CREAT as u32;
+const NAME_ONLY: u32 = libc::O_PATH as u32;
+
+/// Where names are guarded: all that can give a file a name.
+const GUARDED: &[Row] = &[
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    asked(libc::SYS_open, HasOnly(1, CREATE, NAME_ONLY)),
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    asked(libc::SYS_creat, Always),
+    asked(libc::SYS_openat, HasOnly(2, CREATE, NAME_ONLY)),
+    // Its flags lie in memory; programs fall back to openat.
+    row(libc::SYS_openat2, Always, ENOSYS),
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    asked(libc::SYS_mkdir, Always),
+    asked(libc::SYS_mkdirat, Always),
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    asked(libc::SYS_mknod, Always),
+    asked(libc::SYS_mknodat, Always),
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    asked(libc::SYS_symlink, Always),
+    asked(libc::SYS_symlinkat, Always),
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    asked(libc::SYS_link, Always),
+    asked(libc::SYS_linkat, Always),
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    asked(libc::SYS_rename, Always),
+    #[cfg(not(target_arch = "riscv64"))]
+    asked(libc::SYS_renameat, Always),
+    asked(libc::SYS_renameat2, Always),
+    asked(libc::SYS_bind, Always),
+    row(libc::SYS_ioctl, Is(1, ANY, NAMING_REQUESTS), ENOTTY),
+    // What a program forbids itself so would not hold for what the gate does in its place.
+    row(libc::SYS_landlock_create_ruleset, Always, ENOSYS),
+];
+
+/// What makes files of particular file systems: BTRFS_IOC_SNAP_CREATE, BTRFS_IOC_SUBVOL_CREATE, BTRFS_IOC_SNAP_CREATE_V2,
+/// BTRFS_IOC_SUBVOL_CREATE_V2, OCFS2_IOC_REFLINK, BCH_IOCTL_SUBVOLUME_CREATE.
+const NAMING_REQUESTS: &[u32] = &[
+    0x5000_9401,
+    0x5000_940e,
+    0x5000_9417,
+    0x5000_9418,
+    0x4018_6f04,
+    0x4020_bc10,
+];
+
 /// Of the architecture this is built for, from linux/audit.h: only its calls have the numbers of the table.
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xc000_003e;
@@ -135,6 +192,16 @@ const RETURN: u16 = 0x06;
 
 /// The filter as the kernel takes it.
 pub fn filter(calls: Calls) -> Vec<sock_filter> {
+    assemble(calls, &[])
+}
+
+/// The filter for a program that is in the host's namespaces. What Landlock does not know of, and what reaches programs
+/// that are not its own, is refused as well.
+pub fn filter_without_namespaces(calls: Calls) -> Vec<sock_filter> {
+    assemble(calls, UNSHARED)
+}
+
+fn assemble(calls: Calls, more: &[Row]) -> Vec<sock_filter> {
     let kill = libc::SECCOMP_RET_KILL_PROCESS;
     let mut program = vec![
         load(offset_of!(libc::seccomp_data, arch)),
@@ -145,10 +212,24 @@ pub fn filter(calls: Calls) -> Vec<sock_filter> {
         step(RETURN, kill, 0, 0),
     ];
     let network = if calls == Calls::Dangerous { &[] } else { NETWORK };
-    for row in DANGEROUS.iter().chain(network) {
+    for row in DANGEROUS.iter().chain(network).chain(more) {
         row.append_to(&mut program);
     }
     program.push(step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
+    program
+}
+
+/// A filter that [`filter`] has made, with the calls added that the [gate](super::gate) is asked about.
+pub(super) fn with_gate(filter: &[sock_filter]) -> Vec<sock_filter> {
+    // All jumps are relative, and what was allowed comes last.
+    let (allow, refuse) = filter
+        .split_last()
+        .map_or((None, filter), |(last, rest)| (Some(*last), rest));
+    let mut program = refuse.to_vec();
+    for row in GUARDED {
+        row.append_to(&mut program);
+    }
+    program.extend(allow);
     program
 }
 
@@ -175,12 +256,18 @@ impl Row {
             Has(argument, bits) => {
                 when.extend([load(argument_offset(argument)), step(JUMP_IF_BITS, bits, 0, 1)]);
             }
+            HasOnly(argument, bits, others) => {
+                when.extend([
+                    load(argument_offset(argument)),
+                    step(JUMP_IF_BITS, bits, 0, 2),
+                    step(JUMP_IF_BITS, others, 1, 0),
+                ]);
+            }
         }
         program.push(load(offset_of!(libc::seccomp_data, nr)));
         program.push(step(JUMP_IF_EQUAL, self.call as u32, 0, when.len() as u8 + 1));
         program.append(&mut when);
-        let errno = libc::SECCOMP_RET_ERRNO | u32::from(self.errno);
-        program.push(step(RETURN, errno, 0, 0));
+        program.push(step(RETURN, self.verdict, 0, 0));
     }
 }
 
@@ -284,6 +371,34 @@ mod tests {
     }
 
     #[test]
+    fn what_can_make_a_name_is_asked_about_only_where_names_are_guarded() {
+        const ASKED: u32 = libc::SECCOMP_RET_USER_NOTIF;
+        const UNKNOWN: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        let plain = filter(Calls::Dangerous);
+        let guarded = with_gate(&plain);
+        let (create, name) = (libc::O_CREAT as u64, libc::O_PATH as u64);
+        for (call, args, expected) in [
+            (libc::SYS_openat, [0, 0, create | libc::O_RDWR as u64], ASKED),
+            (libc::SYS_openat, [0, create, libc::O_RDWR as u64], ALLOWED),
+            (libc::SYS_openat, [0, 0, create | name], ALLOWED),
+            (libc::SYS_openat2, [0; 3], UNKNOWN),
+            (libc::SYS_mkdirat, [0; 3], ASKED),
+            (libc::SYS_bind, [0; 3], ASKED),
+            (libc::SYS_unlinkat, [0; 3], ALLOWED),
+            (libc::SYS_socket, [libc::AF_VSOCK as u64, 0, 0], REFUSED),
+            (libc::SYS_read, [create; 3], ALLOWED),
+        ] {
+            let [a, b, c] = args;
+            let verdict = |filter| run(filter, AUDIT_ARCH, call as u32, [a, b, c, 0, 0, 0]);
+            assert_eq!(verdict(&guarded), expected, "{call} {args:?}");
+            let otherwise = if expected == REFUSED { REFUSED } else { ALLOWED };
+            assert_eq!(verdict(&plain), otherwise, "{call} {args:?}");
+        }
+        let network = with_gate(&filter(Calls::DangerousAndNetwork));
+        assert_eq!(run(&network, AUDIT_ARCH, libc::SYS_bind as u32, [0; 6]), REFUSED);
+    }
+
+    #[test]
     fn calls_of_another_architecture_end_the_program() {
         let program = filter(Calls::Dangerous);
         assert_eq!(run(&program, AUDIT_ARCH ^ 1, 0, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
@@ -294,16 +409,50 @@ mod tests {
     }
 
     #[test]
-    fn no_jump_leaves_the_program() {
-        let program = filter(Calls::DangerousAndNetwork);
-        for (at, i) in program.iter().enumerate() {
-            let furthest = match i.code {
-                JUMP => i.k as usize,
-                JUMP_IF_EQUAL | JUMP_IF_AT_LEAST | JUMP_IF_BITS => usize::from(i.jt.max(i.jf)),
-                _ => 0,
-            };
-            assert!(at + 1 + furthest < program.len() || i.code == RETURN);
+    fn without_namespaces_others_and_the_attributes_of_files_are_out_of_reach() {
+        let verdict = |call: c_long, args: [u64; 3]| {
+            let program = filter_without_namespaces(Calls::Dangerous);
+            run(&program, AUDIT_ARCH, call as u32, [args[0], args[1], args[2], 0, 0, 0])
+        };
+        let no_such_request = libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32;
+        let request = |kind: char, number: u64| 0x4008_0000 | (kind as u64) << 8 | number;
+        for (call, args, expected) in [
+            (libc::SYS_fchmodat, [0, 0, 0], REFUSED),
+            (libc::SYS_shmat, [0, 0, 0], REFUSED),
+            (libc::SYS_ioctl, [0, request('f', 2), 0], no_such_request),
+            (libc::SYS_ioctl, [0, request('X', 32), 0], no_such_request),
+            (libc::SYS_ioctl, [0, 1 << 32 | request('f', 2), 0], no_such_request),
+            (libc::SYS_ioctl, [0, 0x5413_u64, 0], ALLOWED),
+            (libc::SYS_ioctl, [0, 0x8927, 0], ALLOWED),
+            (libc::SYS_ioctl, [0, 0x5412, 0], REFUSED),
+            (libc::SYS_setpriority, [0, 0, 5], ALLOWED),
+            (libc::SYS_setpriority, [0, 1, 5], REFUSED),
+            (libc::SYS_setpriority, [2, 0, 5], REFUSED),
+            (libc::SYS_prlimit64, [0, 7, 1], ALLOWED),
+            (libc::SYS_prlimit64, [1, 7, 1], REFUSED),
+            (libc::SYS_read, [0, 0, 0], ALLOWED),
+        ] {
+            assert_eq!(verdict(call, args), expected, "{call} {args:?}");
         }
-        assert!(program.len() < 4096);
+        let shared = run(&filter(Calls::Dangerous), AUDIT_ARCH, libc::SYS_fchmodat as u32, [0; 6]);
+        assert_eq!(shared, ALLOWED);
+    }
+
+    #[test]
+    fn no_jump_leaves_the_program() {
+        for program in [
+            with_gate(&filter(Calls::DangerousAndNetwork)),
+            filter_without_namespaces(Calls::DangerousAndNetwork),
+        ] {
+            for (at, i) in program.iter().enumerate() {
+                let furthest = match i.code {
+                    JUMP => i.k as usize,
+                    JUMP_IF_EQUAL | JUMP_IF_AT_LEAST | JUMP_IF_BITS => usize::from(i.jt.max(i.jf)),
+                    _ => 0,
+                };
+                assert!(at + 1 + furthest < program.len() || i.code == RETURN);
+            }
+            assert!(program.len() < 4096);
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! program meets those of another in them: they hold no processes and no files, no program has rights in the user
 //! namespace, and none may listen on a socket where its network is restricted.
 
-use super::super::spawn::{child_stack, wait, with_signals_blocked};
+use super::super::spawn::{CHILD_STACK, child_stack, wait, with_signals_blocked};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void};
 use nix::unistd::{Pid, getegid, geteuid};
@@ -74,7 +74,7 @@ impl Ground {
             network: -1,
             failed: None,
         };
-        let mut stack = child_stack().map_err(|e| failed(GroundStep::Create, e.errno))?;
+        let mut stack = child_stack(CHILD_STACK).map_err(|e| failed(GroundStep::Create, e.errno))?;
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
         let flags = flags | libc::CLONE_NEWUSER | libc::CLONE_NEWNET;
         // SAFETY: the stack and `making` are the child's alone until it has ended, for which CLONE_VFORK waits; it makes

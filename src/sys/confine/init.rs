@@ -5,140 +5,157 @@
 //! gives back at once what it was a copy of, all memory but the program text and a stack, and from then on makes system
 //! calls by its own means, because the C library's need memory that is not there any more.
 
-use nix::libc::{self, c_int, c_long};
+use super::raw;
+use nix::libc::{self, c_int, c_void};
 
-/// Gives all memory back but what this very code needs, and waits for `leader`, whose wait status it returns. A stack
-/// that is in use lies in `stack`.
+/// How many pieces of memory a process keeps at most.
+const MAX_PIECES: usize = 16;
+
+/// The memory that a process keeps: the program, its libraries, which are where the compiler has memory copied and
+/// compared, and a stack. In a static program that is two pieces.
+#[derive(Clone, Copy)]
+pub(super) struct KeptMemory {
+    /// From where to where, in order.
+    pieces: [(usize, usize); MAX_PIECES],
+    len: usize,
+}
+
+/// The largest size of a page, on any architecture.
+const PAGE: usize = 64 * 1024;
+
+impl KeptMemory {
+    /// Of a process whose stack lies in `stack`. To be called before it is made, where there is a C library.
+    pub(super) fn of(stack: &[u8]) -> KeptMemory {
+        let mut kept = KeptMemory {
+            pieces: [(0, 0); MAX_PIECES],
+            len: 0,
+        };
+        let range = stack.as_ptr_range();
+        kept.add(range.start as usize, range.end as usize);
+        // SAFETY: `add_loaded` takes what it is given here.
+        unsafe { libc::dl_iterate_phdr(Some(add_loaded), (&raw mut kept).cast()) };
+        kept
+    }
+
+    /// Adds a piece. Those that touch become one, and so does all that there is no room for.
+    fn add(&mut self, from: usize, to: usize) {
+        let at = self.pieces[..self.len].partition_point(|piece| piece.0 <= from);
+        if at > 0 && (from <= self.pieces[at - 1].1 || self.len == MAX_PIECES) {
+            let piece = &mut self.pieces[at - 1];
+            piece.1 = piece.1.max(to);
+        } else if self.len == MAX_PIECES {
+            self.pieces[0].0 = from;
+        } else {
+            self.pieces.copy_within(at..self.len, at + 1);
+            self.pieces[at] = (from, to);
+            self.len += 1;
+        }
+    }
+}
+
+/// Adds what a program or library has in memory.
+unsafe extern "C" fn add_loaded(object: *mut libc::dl_phdr_info, _: usize, kept: *mut c_void) -> c_int {
+    // SAFETY: the C library describes an object that is loaded, and passes on what it was given.
+    unsafe {
+        let (object, kept) = (&*object, &mut *kept.cast::<KeptMemory>());
+        for n in 0..usize::from(object.dlpi_phnum) {
+            let part = &*object.dlpi_phdr.add(n);
+            if part.p_type == libc::PT_LOAD {
+                let from = (object.dlpi_addr as usize).wrapping_add(part.p_vaddr as usize);
+                let to = from + part.p_memsz as usize;
+                kept.add(from & !(PAGE - 1), to.next_multiple_of(PAGE));
+            }
+        }
+    }
+    0
+}
+
+/// Gives all memory back but what is kept.
 ///
 /// # Safety
-/// To be called in a process that nothing else runs in, which ends itself by [`exit`] then and touches no memory but its
-/// stack.
-pub(super) unsafe fn wait_alone(stack: (usize, usize), leader: c_int) -> c_int {
-    // SAFETY: nothing else runs here, and what is in use stays.
-    unsafe {
-        give_memory_back(stack);
-        loop {
-            let mut status: c_int = 0;
-            let pid = system_call(libc::SYS_wait4, [-1, (&raw mut status) as usize as c_long, 0, 0]);
-            if pid == c_long::from(leader) {
-                return status;
-            }
-            // EINTR goes on; that there is no child can't be while the leader was not seen.
-            if pid < 0 && pid != -c_long::from(libc::EINTR) {
-                return libc::SIGKILL;
-            }
+/// To be called in a process that nothing else runs in, on a kept stack. From then on it must touch no other memory, make
+/// system calls by [`raw`] only, and end itself.
+pub(super) unsafe fn give_memory_back(kept: KeptMemory) {
+    let mut from = PAGE;
+    for (start, end) in &kept.pieces[..kept.len] {
+        // SAFETY: what lies between is used by nobody any more.
+        let _ = unsafe { unmap(from, *start) };
+        from = from.max(*end);
+    }
+    // How far addresses go differs between machines, and asking for more is an error.
+    for bits in (30..usize::BITS.min(57)).rev() {
+        let top = (1usize << bits) - PAGE;
+        // SAFETY: as above.
+        if top > from && unsafe { unmap(from, top) }.is_ok() {
+            break;
+        }
+    }
+}
+
+unsafe fn unmap(from: usize, to: usize) -> Result<usize, c_int> {
+    if from >= to {
+        return Ok(0);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { raw::call(libc::SYS_munmap, [from, to - from, 0, 0, 0, 0]) }
+}
+
+/// Waits for `leader`, whose wait status it returns, and reaps all others.
+pub(super) fn wait_for(leader: c_int) -> c_int {
+    loop {
+        match raw::reap(0) {
+            Ok((child, status)) if child == leader => return status,
+            Ok(_) | Err(libc::EINTR) => {}
+            // There is no child, which can't be while the leader was not seen.
+            Err(_) => return libc::SIGKILL,
         }
     }
 }
 
 /// Sends a message on a socket.
-///
-/// # Safety
-/// As [`wait_alone`].
-pub(super) unsafe fn send(socket: c_int, message: &[i32; 4]) {
-    // SAFETY: memory of that length, on the stack.
-    unsafe {
-        let start = message.as_ptr() as usize as c_long;
-        system_call(
-            libc::SYS_write,
-            [socket.into(), start, size_of::<[i32; 4]>() as c_long, 0],
-        );
+pub(super) fn send(socket: c_int, message: &[i32; 4]) {
+    let mut bytes = [0; size_of::<[i32; 4]>()];
+    for (place, word) in bytes.chunks_exact_mut(4).zip(message) {
+        place.copy_from_slice(&word.to_ne_bytes());
     }
+    // Nobody is there to be told that it failed.
+    let _ = raw::write(socket, &bytes);
 }
 
-/// Ends this process.
-///
-/// # Safety
-/// As [`wait_alone`].
-pub(super) unsafe fn exit(code: c_int) -> ! {
-    loop {
-        // SAFETY: integers.
-        unsafe { system_call(libc::SYS_exit_group, [code.into(), 0, 0, 0]) };
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-unsafe extern "C" {
-    // By the linker: where the program begins in memory, and where its last data end.
-    static __executable_start: u8;
-    static _end: u8;
-}
-
-unsafe fn give_memory_back((stack, stack_len): (usize, usize)) {
-    const PAGE: usize = 64 * 1024;
-    let start = (&raw const __executable_start) as usize & !(PAGE - 1);
-    let end = ((&raw const _end) as usize).next_multiple_of(PAGE);
-    let mut kept = [(start, end), (stack, stack + stack_len)];
-    if kept[0].0 > kept[1].0 {
-        kept.swap(0, 1);
-    }
-    // SAFETY: what lies between is used by nobody any more.
-    unsafe {
-        unmap(PAGE, kept[0].0);
-        unmap(kept[0].1, kept[1].0);
-        // How far addresses go differs between machines, and asking for more is an error.
-        for bits in (30..usize::BITS.min(57)).rev() {
-            let top = (1usize << bits) - PAGE;
-            if top > kept[1].1 && unmap(kept[1].1, top) == 0 {
-                break;
-            }
+    #[test]
+    fn kept_pieces_are_in_order_and_apart() {
+        let mut kept = KeptMemory {
+            pieces: [(0, 0); MAX_PIECES],
+            len: 0,
+        };
+        for (from, to) in [(50, 60), (10, 20), (30, 40), (20, 25), (55, 70)] {
+            kept.add(from, to);
         }
+        assert_eq!(kept.pieces[..kept.len], [(10, 25), (30, 40), (50, 70)]);
+        for n in 1..=20 {
+            kept.add(100 * n, 100 * n + 10);
+        }
+        assert_eq!(kept.len, MAX_PIECES);
+        assert_eq!(kept.pieces[MAX_PIECES - 1], (1300, 2010));
+        kept.add(1, 2);
+        assert_eq!(kept.pieces[0], (1, 25));
     }
-}
 
-unsafe fn unmap(from: usize, to: usize) -> c_long {
-    if from >= to {
-        return 0;
+    #[test]
+    fn this_very_code_is_kept() {
+        let stack = [0; 10];
+        let kept = KeptMemory::of(&stack);
+        let is_kept = |at: usize| {
+            kept.pieces[..kept.len]
+                .iter()
+                .any(|(from, to)| (*from..*to).contains(&at))
+        };
+        assert!(is_kept(this_very_code_is_kept as fn() as usize));
+        assert!(is_kept(libc::memcpy as *const () as usize));
+        assert!(is_kept(stack.as_ptr() as usize));
     }
-    // SAFETY: as the caller promises.
-    unsafe { system_call(libc::SYS_munmap, [from as c_long, (to - from) as c_long, 0, 0]) }
-}
-
-/// A system call of up to four arguments; an error is its negative number.
-#[cfg(target_arch = "x86_64")]
-unsafe fn system_call(number: c_long, [a, b, c, d]: [c_long; 4]) -> c_long {
-    let mut result = number;
-    // SAFETY: as the caller promises; the kernel changes no registers but these.
-    unsafe {
-        std::arch::asm!("syscall", inlateout("rax") result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
-            lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result
-}
-
-/// A system call of up to four arguments; an error is its negative number.
-#[cfg(target_arch = "aarch64")]
-unsafe fn system_call(number: c_long, [a, b, c, d]: [c_long; 4]) -> c_long {
-    let mut result = a;
-    // SAFETY: as the caller promises; the kernel changes no registers but these.
-    unsafe {
-        std::arch::asm!("svc 0", in("x8") number, inlateout("x0") result, in("x1") b, in("x2") c, in("x3") d,
-            options(nostack));
-    }
-    result
-}
-
-/// A system call of up to four arguments; an error is its negative number.
-#[cfg(target_arch = "arm")]
-unsafe fn system_call(number: c_long, [a, b, c, d]: [c_long; 4]) -> c_long {
-    let mut result = a;
-    // SAFETY: as the caller promises; the kernel changes no registers but these. r7 can't be named, because it may be
-    // the frame pointer, and so is put aside.
-    unsafe {
-        std::arch::asm!("mov {saved}, r7", "mov r7, {number}", "svc 0", "mov r7, {saved}",
-            saved = out(reg) _, number = in(reg) number,
-            inlateout("r0") result, in("r1") b, in("r2") c, in("r3") d, options(nostack));
-    }
-    result
-}
-
-/// A system call of up to four arguments; an error is its negative number.
-#[cfg(target_arch = "riscv64")]
-unsafe fn system_call(number: c_long, [a, b, c, d]: [c_long; 4]) -> c_long {
-    let mut result = a;
-    // SAFETY: as the caller promises; the kernel changes no registers but these.
-    unsafe {
-        std::arch::asm!("ecall", in("a7") number, inlateout("a0") result, in("a1") b, in("a2") c, in("a3") d,
-            options(nostack));
-    }
-    result
 }

@@ -5,30 +5,42 @@
 //! init makes the mounts, makes the *leader*, which becomes the program, and stays to wait for it: a program that is the
 //! first process itself would be deaf to signals, and what it leaves behind would never be reaped. A socket tells us how
 //! far it has come, and in the end how the program ended.
+//!
+//! Where there are names that must not come to be, the init is the gate as well: it makes the calls that
+//! could, in the program's place.
 
+mod caller;
+mod creation;
 mod filter;
+mod gate;
 mod ground;
+mod guard;
 mod init;
 mod mounts;
+mod open;
+mod raw;
+mod status;
+mod unshared;
 
-pub use filter::{Calls, filter};
+pub use filter::{Calls, filter, filter_without_namespaces};
 pub use ground::{Ground, GroundError, GroundStep};
+pub(super) use mounts::DEVICES;
 pub use mounts::{Base, MountStep, Mounts, PlaceKind};
 
-use super::spawn::{Child, Plan, Program, SpawnError, Step, child_stack, give_up_rights};
+use super::spawn::{CHILD_STACK, Child, Plan, Program, SpawnError, Step, child_stack, give_up_rights};
 use super::spawn::{child, wait, with_signals_blocked};
-use nix::cmsg_space;
+use gate::Gate;
+use init::KeptMemory;
+use mounts::Failure;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void, sock_filter};
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixCredentials, recvmsg, setsockopt, socketpair,
-    sockopt,
-};
-use nix::sys::wait::WaitStatus;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::unistd::Pid;
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use status::Message;
+pub(super) use status::StatusSocket;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, LazyLock};
 
 /// What a program is confined to.
 pub struct Confinement {
@@ -64,6 +76,12 @@ pub enum ConfineError {
         /// What the system said.
         errno: Errno,
     },
+    /// There are too many directories with names that must not come to be.
+    #[error("cannot guard names in {0} directories: the most is {max}", max = guard::MAX_DIRECTORIES)]
+    TooManyGuarded(usize),
+    /// A name that must not come to be is none that can be guarded.
+    #[error("cannot guard the name of `{0}`")]
+    Unguardable(String),
     /// The program could not be started in there.
     #[error(transparent)]
     Spawn(SpawnError),
@@ -78,6 +96,12 @@ pub enum ConfineError {
 /// # Errors
 /// What could not be done, and what the system said.
 pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, ConfineError> {
+    let guards = confinement.mounts.guards().map_err(ConfineError::Unguardable)?;
+    if guards.len() > guard::MAX_DIRECTORIES {
+        return Err(ConfineError::TooManyGuarded(guards.len()));
+    }
+    let gate_filter = (!guards.is_empty()).then(|| filter::with_gate(&confinement.filter));
+    LazyLock::force(&WAS_DUMPABLE);
     let status = |errno| ConfineError::Namespace {
         what: "make a socket for the status of the program",
         errno,
@@ -86,13 +110,18 @@ pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, 
     let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).map_err(status)?;
     // The program's number is different in there; the kernel translates that of who sends.
     setsockopt(&ours, sockopt::PassCred, &true).map_err(status)?;
-    let status = StatusSocket(ours);
-    let init_stack = child_stack().map_err(ConfineError::Spawn)?;
-    let mut messenger_stack = child_stack().map_err(ConfineError::Spawn)?;
-    let mut leader_stack = child_stack().map_err(ConfineError::Spawn)?;
+    let status = StatusSocket::new(ours);
+    let init_stack = child_stack(INIT_STACK).map_err(ConfineError::Spawn)?;
+    let mut messenger_stack = child_stack(CHILD_STACK).map_err(ConfineError::Spawn)?;
+    let mut leader_stack = child_stack(CHILD_STACK).map_err(ConfineError::Spawn)?;
     let mut chain = Chain {
-        plan: Plan::new(program, Some(&confinement.filter)),
+        plan: match &gate_filter {
+            None => Plan::new(program, Some(&confinement.filter)),
+            Some(filter) => Plan::with_listener(program, filter),
+        },
         mounts: &raw const confinement.mounts,
+        has_terminal: program.terminal,
+        is_gate: gate_filter.is_some(),
         user: confinement.ground.user.as_raw_fd(),
         network: if confinement.has_network {
             -1
@@ -100,7 +129,8 @@ pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, 
             confinement.ground.network.as_raw_fd()
         },
         status: theirs.as_raw_fd(),
-        init_stack: (init_stack.as_ptr() as usize, init_stack.len()),
+        init_stack: init_stack.as_ptr_range().end as usize,
+        init_memory: KeptMemory::of(&init_stack),
         leader_stack: leader_stack.as_mut_ptr_range().end as usize,
         made: Err(("make a process", libc::EAGAIN)),
     };
@@ -121,6 +151,9 @@ pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, 
     }
     let _ = wait(Pid::from_raw(messenger));
     drop(theirs);
+    // The messenger has entered another user namespace, after which the kernel takes its memory, which is ours, for secret:
+    // nobody could trace this process any more, nor get a dump of it.
+    let _ = nix::sys::prctl::set_dumpable(*WAS_DUMPABLE);
     // SAFETY: a live local, which the child has written; the compiler cannot know.
     let made = unsafe { (&raw const chain.made).read_volatile() };
     let (init, pidfd) = made.map_err(|(what, errno)| ConfineError::Namespace {
@@ -135,6 +168,7 @@ pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, 
             pid: leader,
             pidfd,
             init: Some((init, status)),
+            has_landlock: false,
         }),
         Err(e) => {
             let _ = wait(init);
@@ -142,6 +176,44 @@ pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, 
         }
     }
 }
+
+/// Tries everything that `start` does to confine a program, with one that is not there.
+///
+/// # Errors
+/// What could not be done.
+pub fn probe(start: &dyn Fn(&Program<'_>) -> Result<Child, ConfineError>) -> Result<(), ConfineError> {
+    let null = std::fs::File::open("/dev/null").map_err(|e| ConfineError::Namespace {
+        what: "open /dev/null",
+        errno: Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)),
+    })?;
+    let program = Program {
+        candidates: &[c"".to_owned()],
+        argv: &[],
+        envp: &[],
+        cwd: c"/",
+        stdio: [null.as_fd(); 3],
+        terminal: false,
+    };
+    match start(&program) {
+        Err(ConfineError::Spawn(SpawnError {
+            step: Step::Execute,
+            errno: Errno::ENOENT,
+        })) => Ok(()),
+        Err(e) => Err(e),
+        Ok(child) => {
+            child.kill_namespace();
+            let _ = child.wait();
+            Ok(())
+        }
+    }
+}
+
+/// Whether this process could be traced before it confined anything.
+static WAS_DUMPABLE: LazyLock<bool> = LazyLock::new(|| nix::sys::prctl::get_dumpable().unwrap_or(true));
+
+/// The stack of the init. As the gate it has two paths there and what it knows of directories; a debug build takes several
+/// times that. Only what is touched of it takes memory.
+const INIT_STACK: NonZeroUsize = NonZeroUsize::new(256 * 1024).expect("a constant above zero");
 
 /// What the three processes need.
 struct Chain {
@@ -151,8 +223,11 @@ struct Chain {
     /// -1 to keep the network.
     network: RawFd,
     status: RawFd,
-    /// Where it is, and its length.
-    init_stack: (usize, usize),
+    has_terminal: bool,
+    is_gate: bool,
+    /// Its end.
+    init_stack: usize,
+    init_memory: KeptMemory,
     /// Its end.
     leader_stack: usize,
     /// The init and its pidfd, or what the messenger could not do.
@@ -183,7 +258,7 @@ unsafe fn make_init(chain: &mut Chain) -> Result<(c_int, RawFd), (&'static str, 
         }
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
         let flags = namespaces | libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::SIGCHLD;
-        let top = (chain.init_stack.0 + chain.init_stack.1) as *mut c_void;
+        let top = chain.init_stack as *mut c_void;
         let pid = libc::clone(be_init, top, flags, std::ptr::from_mut(chain).cast(), &raw mut pidfd);
         match pid {
             0.. => Ok((pid, pidfd)),
@@ -211,51 +286,107 @@ extern "C" fn be_init(chain: *mut c_void) -> c_int {
         libc::fcntl(STATUS_FD, libc::F_SETFD, libc::FD_CLOEXEC);
         libc::syscall(libc::SYS_close_range, STATUS_FD + 1, u32::MAX, 0);
         chain.plan.stdio = [0, 1, 2];
-        let leader = match set_up(chain) {
-            Ok(leader) => leader,
+        let ended = match chain.is_gate {
+            false => run(chain),
+            true => run_gated(chain),
+        };
+        match ended {
+            Ok(status) => {
+                init::send(STATUS_FD, &Message::Ended { status }.words());
+                raw::exit(0)
+            }
             Err(message) => {
                 init::send(STATUS_FD, &message.words());
-                init::exit(1);
+                raw::exit(1)
             }
-        };
+        }
+    }
+}
+
+/// Runs the program until it has ended with this wait status.
+#[inline(never)]
+unsafe fn run(chain: &mut Chain) -> Result<c_int, Message> {
+    // SAFETY: as `be_init`.
+    unsafe {
+        make_mounts(chain)?;
+        let leader = make_leader(chain, 0)?;
+        give_up_rights(0).map_err(spawn_failed)?;
+        be_alone(chain);
+        Ok(init::wait_for(leader))
+    }
+}
+
+/// The same where names are guarded. A function of its own because the gate lies on the stack, which is larger then.
+#[inline(never)]
+unsafe fn run_gated(chain: &mut Chain) -> Result<c_int, Message> {
+    // SAFETY: as `be_init`.
+    unsafe {
+        make_mounts(chain)?;
+        let mounts = &*chain.mounts;
+        let gate = Gate::open(mounts.guards().unwrap_or_default(), chain.has_terminal);
+        let mut gate = gate.map_err(|failed| {
+            let place = failed.place.map(|guard| mounts.guard_index(guard));
+            mount_failed(Failure { place, ..failed })
+        })?;
+        // The listener that the leader gets is ours too by this. Before it touches another descriptor they are apart.
+        let leader = make_leader(chain, libc::CLONE_FILES)?;
+        let listener = (&raw const chain.plan.listener).read_volatile();
+        give_up_rights(raw::LOOK_RIGHT | raw::MOUNT_RIGHT).map_err(spawn_failed)?;
+        be_alone(chain);
+        Ok(gate.serve(listener, leader))
+    }
+}
+
+unsafe fn make_mounts(chain: &Chain) -> Result<(), Message> {
+    // SAFETY: as `be_init`.
+    unsafe {
+        (*chain.mounts).set_up(chain.has_terminal).map_err(mount_failed)?;
+        // Nothing that leads out of there.
+        libc::syscall(libc::SYS_close_range, STATUS_FD + 1, u32::MAX, 0);
+    }
+    Ok(())
+}
+
+unsafe fn make_leader(chain: &mut Chain, sharing: c_int) -> Result<c_int, Message> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | sharing;
+    let top = chain.leader_stack as *mut c_void;
+    // SAFETY: as `be_init`. The leader borrows this process's memory until it has executed the program.
+    unsafe {
+        let leader = libc::clone(lead, top, flags, std::ptr::from_mut(chain).cast());
+        if leader < 0 {
+            return Err(spawn_failed((Step::Clone, Errno::last_raw())));
+        }
+        match (&raw const chain.plan.failed).read_volatile() {
+            Some(why) => Err(spawn_failed(why)),
+            None => Ok(leader),
+        }
+    }
+}
+
+/// Tells that the program runs, and lets go of all that is not needed to wait for it, the chain among it.
+unsafe fn be_alone(chain: &Chain) {
+    // SAFETY: as `be_init`.
+    unsafe {
         init::send(STATUS_FD, &Message::Started.words());
         for fd in 0..STATUS_FD {
             libc::close(fd);
         }
-        let status = init::wait_alone(chain.init_stack, leader);
-        init::send(STATUS_FD, &Message::Ended { status }.words());
-        init::exit(0)
+        init::give_memory_back(chain.init_memory);
     }
 }
 
-/// Makes the mounts and the leader.
-unsafe fn set_up(chain: &mut Chain) -> Result<c_int, Message> {
-    // SAFETY: as `be_init`. The leader borrows this process's memory until it has executed the program.
-    unsafe {
-        (*chain.mounts).set_up().map_err(|failed| Message::MountFailed {
-            step: failed.step as i32,
-            place: failed.place.map_or(-1, |i| i as i32),
-            errno: failed.errno,
-        })?;
-        let failed = |(step, errno)| Message::SpawnFailed {
-            step: step as i32,
-            errno,
-        };
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        let leader = libc::clone(
-            lead,
-            chain.leader_stack as *mut c_void,
-            flags,
-            std::ptr::from_mut(chain).cast(),
-        );
-        if leader < 0 {
-            return Err(failed((Step::Clone, Errno::last_raw())));
-        }
-        if let Some(why) = (&raw const chain.plan.failed).read_volatile() {
-            return Err(failed(why));
-        }
-        give_up_rights().map_err(failed)?;
-        Ok(leader)
+fn mount_failed(failed: Failure) -> Message {
+    Message::MountFailed {
+        step: failed.step as i32,
+        place: failed.place.map_or(-1, |i| i as i32),
+        errno: failed.errno,
+    }
+}
+
+fn spawn_failed((step, errno): (Step, c_int)) -> Message {
+    Message::SpawnFailed {
+        step: step as i32,
+        errno,
     }
 }
 
@@ -269,112 +400,9 @@ extern "C" fn lead(chain: *mut c_void) -> c_int {
     }
 }
 
-/// What is told through the status socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Message {
-    /// By the leader, of itself.
-    Leader,
-    /// The program runs.
-    Started,
-    /// The init could not make the mounts.
-    MountFailed { step: i32, place: i32, errno: i32 },
-    /// The leader could not become the program.
-    SpawnFailed { step: i32, errno: i32 },
-    /// The program has ended, with this wait status.
-    Ended { status: i32 },
-}
-
-/// A message as it is sent.
-type Words = [i32; 4];
-
-impl Message {
-    fn words(self) -> Words {
-        match self {
-            Message::Leader => [1, 0, 0, 0],
-            Message::Started => [2, 0, 0, 0],
-            Message::MountFailed { step, place, errno } => [3, step, place, errno],
-            Message::SpawnFailed { step, errno } => [4, step, errno, 0],
-            Message::Ended { status } => [5, status, 0, 0],
-        }
-    }
-
-    fn of(words: Words) -> Option<Message> {
-        Some(match words {
-            [1, ..] => Message::Leader,
-            [2, ..] => Message::Started,
-            [3, step, place, errno] => Message::MountFailed { step, place, errno },
-            [4, step, errno, _] => Message::SpawnFailed { step, errno },
-            [5, status, ..] => Message::Ended { status },
-            _ => return None,
-        })
-    }
-}
-
-/// Our end of the socket through which an init tells of its program.
-#[derive(Debug)]
-pub(super) struct StatusSocket(OwnedFd);
-
-impl StatusSocket {
-    /// Waits until the program runs, and returns its process id.
-    fn start(&self, mounts: &Mounts) -> Result<Pid, ConfineError> {
-        let mut leader = None;
-        loop {
-            match (self.receive(MsgFlags::empty()), leader) {
-                (Some((Message::Leader, pid)), _) => leader = Some(pid),
-                (Some((Message::Started, _)), Some(leader)) => return Ok(leader),
-                (Some((Message::MountFailed { step, place, errno }, _)), _) => {
-                    let step = MountStep::from_number(step).ok_or(ConfineError::Killed)?;
-                    let place = usize::try_from(place).ok().and_then(|i| mounts.path(i));
-                    let errno = Errno::from_raw(errno);
-                    return Err(ConfineError::Mount { step, place, errno });
-                }
-                (Some((Message::SpawnFailed { step, errno }, _)), _) => {
-                    let step = Step::from_number(step).ok_or(ConfineError::Killed)?;
-                    let errno = Errno::from_raw(errno);
-                    return Err(ConfineError::Spawn(SpawnError { step, errno }));
-                }
-                _ => return Err(ConfineError::Killed),
-            }
-        }
-    }
-
-    /// How the program with that process id has ended, if its init could tell before it ended itself.
-    pub(super) fn exit(&self, leader: Pid) -> Option<WaitStatus> {
-        match self.receive(MsgFlags::MSG_DONTWAIT) {
-            Some((Message::Ended { status }, _)) => WaitStatus::from_raw(leader, status).ok(),
-            _ => None,
-        }
-    }
-
-    /// The next message and who has sent it; `None` if there is no more.
-    fn receive(&self, flags: MsgFlags) -> Option<(Message, Pid)> {
-        let mut bytes = [0; size_of::<Words>()];
-        let mut sender = None;
-        loop {
-            let mut room = [IoSliceMut::new(&mut bytes)];
-            let mut control = cmsg_space!(UnixCredentials);
-            match recvmsg::<()>(self.0.as_raw_fd(), &mut room, Some(&mut control), flags) {
-                Err(Errno::EINTR) => continue,
-                Err(_) => return None,
-                Ok(received) if received.bytes != size_of::<Words>() => return None,
-                Ok(received) => {
-                    for message in received.cmsgs().ok()? {
-                        if let ControlMessageOwned::ScmCredentials(credentials) = message {
-                            sender = Some(Pid::from_raw(credentials.pid()));
-                        }
-                    }
-                }
-            }
-            break;
-        }
-        let mut words = bytes
-            .chunks_exact(4)
-            .filter_map(|bytes| Some(i32::from_ne_bytes(bytes.try_into().ok()?)));
-        let words = std::array::from_fn(|_| words.next().unwrap_or(0));
-        Some((Message::of(words)?, sender?))
-    }
-}
-
 #[cfg(test)]
 #[path = "confine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod gate_tests;

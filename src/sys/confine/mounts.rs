@@ -4,6 +4,7 @@
 //! made. Trees are cloned from the host's before anything is changed, so that what is writable stays so under a
 //! read-only whole, and then put in place, one over the other. Needs Linux 5.12, for `mount_setattr(2)`.
 
+use super::guard::{Guard, Guards};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long};
 use std::ffi::{CStr, CString};
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub struct Mounts {
     base: Base,
     places: Vec<Place>,
+    guards: Guards,
 }
 
 /// What is there before the places are put in place. `/proc` is private in each, and `/dev` in all but the first.
@@ -78,16 +80,22 @@ pub enum MountStep {
     Attach,
     /// Making the private root the root.
     Root,
+    /// Watching for names that must not come to be.
+    Guard,
+    /// Having the private `/proc` that it takes to do so.
+    Proc,
 }
 
 impl MountStep {
-    const ALL: [MountStep; 6] = [
+    const ALL: [MountStep; 8] = [
         MountStep::Private,
         MountStep::Take,
         MountStep::Restrict,
         MountStep::Create,
         MountStep::Attach,
         MountStep::Root,
+        MountStep::Guard,
+        MountStep::Proc,
     ];
 
     pub(super) fn from_number(number: i32) -> Option<MountStep> {
@@ -103,6 +111,8 @@ impl MountStep {
             MountStep::Create => "make a private file system",
             MountStep::Attach => "put files in place",
             MountStep::Root => "change the root",
+            MountStep::Guard => "guard the names that must not come to be",
+            MountStep::Proc => "mount the /proc that guarding names that must not come to be takes",
         }
     }
 }
@@ -120,6 +130,28 @@ impl Mounts {
         Mounts {
             base,
             places: Vec::new(),
+            guards: Guards::default(),
+        }
+    }
+
+    /// Keeps the program from giving a file that name, at an absolute path without symbolic links and without NUL. Its
+    /// directory has to be there and be a place, and so can't be renamed. The name is one of those that Codex protects;
+    /// with another one the program does not start. If somebody else makes it, it is to be read only.
+    ///
+    /// Each call that makes or renames a file is made by the init in the program's place then, which takes some
+    /// microseconds more.
+    pub fn guard(&mut self, path: &[u8]) {
+        self.guards.add(path);
+    }
+
+    /// The names that must not come to be, by directory.
+    ///
+    /// # Errors
+    /// A name can't be guarded: its path.
+    pub(super) fn guards(&self) -> Result<&[Guard], String> {
+        match &self.guards.impossible {
+            Some(path) => Err(String::from_utf8_lossy(path).into_owned()),
+            None => Ok(&self.guards.list),
         }
     }
 
@@ -141,7 +173,8 @@ impl Mounts {
                     place.path.as_bytes().len() + 1,
                 )
             }
-            None => (self.base == Base::Empty, 0),
+            // The private `/dev/shm` is empty, whatever the base is.
+            None => (self.base == Base::Empty || path.starts_with(b"dev/shm/"), 0),
         };
         let slashes = path
             .iter()
@@ -160,18 +193,28 @@ impl Mounts {
         });
     }
 
-    /// The path of a place, for an error.
+    /// The path of a place, or behind them of a directory with guarded names, for an error.
     pub fn path(&self, index: usize) -> Option<String> {
-        let place = self.places.get(index)?;
-        Some(format!("/{}", place.path.to_string_lossy()))
+        match self.places.get(index) {
+            Some(place) => Some(format!("/{}", place.path.to_string_lossy())),
+            None => {
+                let guard = self.guards.list.get(index - self.places.len())?;
+                Some(guard.directory.to_string_lossy().into_owned())
+            }
+        }
     }
 
-    /// Carries it out, in the mount namespace that is to be changed.
+    /// The index of a directory with guarded names, for [`path`](Mounts::path).
+    pub(super) fn guard_index(&self, index: usize) -> usize {
+        self.places.len() + index
+    }
+
+    /// Carries it out, in the mount namespace that is to be changed. The program's terminal, if it has one, is descriptor 0.
     ///
     /// # Safety
     /// To be called in a process of its own that has a mount namespace of its own and may change it. Makes system calls
     /// only.
-    pub(super) unsafe fn set_up(&self) -> Result<(), Failure> {
+    pub(super) unsafe fn set_up(&self, has_terminal: bool) -> Result<(), Failure> {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         let none = std::ptr::null();
         // SAFETY: system calls on integers and on strings that live as long as `self`, as in all that is called.
@@ -181,7 +224,7 @@ impl Mounts {
             let host = open_root()?;
             let devices = match self.base {
                 Base::Unrestricted => None,
-                _ => Some(Devices::take(self.base)?),
+                _ => Some(Devices::take(self.base, has_terminal)?),
             };
             for (i, place) in self.places.iter().enumerate() {
                 place.take(host).map_err(at(i))?;
@@ -243,8 +286,8 @@ impl Place {
         // SAFETY: as `Mounts::set_up`.
         let tree = unsafe {
             match self.kind {
-                PlaceKind::Read => restricted(open_tree(host, &self.path, RECURSIVE)?, ATTR_RDONLY | LIMITED)?,
-                PlaceKind::Write => restricted(open_tree(host, &self.path, RECURSIVE)?, LIMITED)?,
+                PlaceKind::Read => restricted(self.clone(host)?, ATTR_RDONLY | LIMITED)?,
+                PlaceKind::Write => restricted(self.clone(host)?, LIMITED)?,
                 // A device where there are no devices: nobody can open it, nor make it so that it can be.
                 PlaceKind::HiddenFile => restricted(open_tree(host, c"dev/null", 0)?, ATTR_RDONLY | LIMITED)?,
                 PlaceKind::HiddenDirectory | PlaceKind::Link(_) => return Ok(()),
@@ -252,6 +295,17 @@ impl Place {
         };
         self.tree.store(tree, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The host's tree there, unless a link has been put in its place since it was looked at.
+    unsafe fn clone(&self, host: RawFd) -> Result<RawFd, Failure> {
+        // SAFETY: as `Mounts::set_up`.
+        unsafe {
+            let place = open_without_links(MountStep::Take, host, &self.path)?;
+            let tree = open_tree(place, c"", RECURSIVE | libc::AT_EMPTY_PATH);
+            libc::close(place);
+            tree
+        }
     }
 
     /// Puts it in place.
@@ -275,13 +329,16 @@ impl Place {
                 }
                 _ => self.tree.load(Ordering::Relaxed),
             };
-            attach(tree, root, &self.path)
+            let place = open_without_links(MountStep::Attach, root, &self.path)?;
+            let attached = attach(tree, place, c"");
+            libc::close(place);
+            attached
         }
     }
 }
 
 /// The devices that are harmless, and that programs need.
-const DEVICES: [(&CStr, &CStr); 6] = [
+pub(in crate::sys) const DEVICES: [(&CStr, &CStr); 6] = [
     (c"dev/null", c"/dev/null"),
     (c"dev/zero", c"/dev/zero"),
     (c"dev/full", c"/dev/full"),
@@ -302,23 +359,33 @@ const DEVICE_LINKS: [(&CStr, &CStr); 5] = [
 /// The host's devices that go into the private `/dev`; -1 for those that it has not.
 struct Devices {
     nodes: [RawFd; DEVICES.len()],
+    /// The program's terminal.
+    console: RawFd,
     shared_memory: RawFd,
 }
 
 impl Devices {
-    unsafe fn take(base: Base) -> Result<Devices, Failure> {
+    unsafe fn take(base: Base, has_terminal: bool) -> Result<Devices, Failure> {
         let mut nodes = [-1; DEVICES.len()];
         // SAFETY: as `Mounts::set_up`.
         unsafe {
             for (node, (_, path)) in nodes.iter_mut().zip(DEVICES) {
                 *node = open_tree(libc::AT_FDCWD, path, 0).unwrap_or(-1);
             }
+            let console = match has_terminal {
+                true => open_terminal().unwrap_or(-1),
+                false => -1,
+            };
             // A program that may write everywhere shares memory with the host's as well.
             let shared_memory = match base {
                 Base::Writable => open_tree(libc::AT_FDCWD, c"/dev/shm", RECURSIVE).unwrap_or(-1),
                 _ => -1,
             };
-            Ok(Devices { nodes, shared_memory })
+            Ok(Devices {
+                nodes,
+                console,
+                shared_memory,
+            })
         }
     }
 
@@ -332,6 +399,11 @@ impl Devices {
                     make(root, path, Node::File)?;
                     attach(*node, root, path)?;
                 }
+            }
+            // Its own name is one of the host's and not there; programs that look for it find this one.
+            if self.console >= 0 {
+                make(root, c"dev/console", Node::File)?;
+                attach(self.console, root, c"dev/console")?;
             }
             for (target, path) in DEVICE_LINKS {
                 link(target, root, path)?;
@@ -386,19 +458,21 @@ unsafe fn enter(root: RawFd) -> Result<(), Failure> {
 }
 
 // From linux/mount.h; the numbers of the calls, which are the same on all architectures, are in nix's libc.
-const ATTR_RDONLY: u64 = 1;
+pub(super) const ATTR_RDONLY: u64 = 1;
 const ATTR_NOSUID: u64 = 2;
 const ATTR_NODEV: u64 = 4;
 const ATTR_NOEXEC: u64 = 8;
 /// What holds for all files of the host's.
-const LIMITED: u64 = ATTR_NOSUID | ATTR_NODEV;
+pub(super) const LIMITED: u64 = ATTR_NOSUID | ATTR_NODEV;
 const OPEN_TREE_CLONE: c_int = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: c_int = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: c_int = 0x40;
+const RESOLVE_NO_SYMLINKS: u64 = 4;
 const FSOPEN_CLOEXEC: c_int = 1;
 const FSMOUNT_CLOEXEC: c_int = 1;
 const FSCONFIG_SET_STRING: c_int = 1;
 const FSCONFIG_CMD_CREATE: c_int = 6;
-const RECURSIVE: c_int = 0x8000;
+pub(super) const RECURSIVE: c_int = 0x8000;
 
 /// `struct mount_attr`
 #[repr(C)]
@@ -434,11 +508,35 @@ unsafe fn open_root() -> Result<RawFd, Failure> {
     check(MountStep::Take, unsafe { libc::open(c"/".as_ptr(), flags) }.into()).map(|fd| fd as RawFd)
 }
 
+/// Opens what is there, if no link is on the way nor at the end.
+unsafe fn open_without_links(step: MountStep, directory: RawFd, path: &CStr) -> Result<RawFd, Failure> {
+    // `struct open_how`: flags, mode, how to go there.
+    let how = [(libc::O_PATH | libc::O_CLOEXEC) as u64, 0, RESOLVE_NO_SYMLINKS];
+    // SAFETY: as `Mounts::set_up`; `how` is a live local of the size that is given.
+    let fd = unsafe {
+        let (path, how, size) = (path.as_ptr(), how.as_ptr(), size_of_val(&how));
+        libc::syscall(libc::SYS_openat2, directory, path, how, size)
+    };
+    check(step, fd).map(|fd| fd as RawFd)
+}
+
 unsafe fn open_tree(directory: RawFd, path: &CStr, recursive: c_int) -> Result<RawFd, Failure> {
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | recursive;
     // SAFETY: as `Mounts::set_up`.
     let fd = unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) };
     check(MountStep::Take, fd).map(|fd| fd as RawFd)
+}
+
+/// The terminal that is descriptor 0, by its name: the descriptor itself is of the mount namespace that was left.
+unsafe fn open_terminal() -> Result<RawFd, Failure> {
+    let mut name = [0; 64];
+    // SAFETY: as `Mounts::set_up`; `name` is a live local of the size that is given, less an end.
+    unsafe {
+        let room = (name.as_mut_ptr(), name.len() - 1);
+        let read = libc::readlink(c"/proc/self/fd/0".as_ptr(), room.0, room.1);
+        check(MountStep::Take, read as c_long)?;
+        open_tree(libc::AT_FDCWD, CStr::from_ptr(name.as_ptr()), 0)
+    }
 }
 
 unsafe fn restrict(tree: RawFd, attributes: u64, recursive: c_int) -> Result<(), Failure> {
@@ -474,15 +572,12 @@ unsafe fn restricted(tree: RawFd, attributes: u64) -> Result<RawFd, Failure> {
 unsafe fn attach(tree: RawFd, directory: RawFd, path: &CStr) -> Result<(), Failure> {
     // SAFETY: as `Mounts::set_up`.
     let result = unsafe {
-        let from = c"".as_ptr();
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree,
-            from,
-            directory,
-            path.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
-        )
+        let (from, to) = (c"".as_ptr(), path.as_ptr());
+        let flags = match path.is_empty() {
+            true => MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+            false => MOVE_MOUNT_F_EMPTY_PATH,
+        };
+        libc::syscall(libc::SYS_move_mount, tree, from, directory, to, flags)
     };
     check(MountStep::Attach, result).map(drop)
 }
