@@ -3,8 +3,7 @@
 mod cli;
 
 use cli::args::{Command, parse};
-use cli::fail;
-use std::io::Write;
+use cli::{fail, print};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -22,14 +21,8 @@ fn main() -> ExitCode {
                 Err(e) => fail(1, &e),
             }
         }
+        Command::CheckSandbox => cli::sandbox::check(),
         #[cfg(feature = "client")]
         Command::Client(command) => cli::client::carry_out(command),
-    }
-}
-
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -491,6 +491,35 @@ fn a_server_that_knows_one_signal_only_is_asked_to_end_the_command() {
 }
 
 #[test]
+fn a_sandbox_holds_a_command_and_lets_it_work() {
+    if let Err(e) = exec_server::sandbox::Enforcer::default().check() {
+        println!("not tried: {e}");
+        return;
+    }
+    everywhere(|place| {
+        let dir = Dir::new();
+        // Not in a directory for temporary files, all of which may be written.
+        let home = std::fs::canonicalize(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let outside = home.join(dir.path("").file_name().unwrap());
+        let workspace = outside.join("ws");
+        std::fs::create_dir_all(workspace.join(".git")).unwrap();
+        let cwd = workspace.to_str().unwrap();
+        let script = "echo 1 > a && echo 2 > .git/b; echo 3 > ../c; read line; echo \"$line\"; exit 5";
+        for (mode, may_write) in [("read-only", false), ("workspace-write", true)] {
+            let arguments = ["--sandbox", mode, "--cwd", cwd, "--", "sh", "-c", script];
+            let mut run = Cli::start(&with(place, &arguments));
+            run.write(b"input\n");
+            run.close_input();
+            let ended = run.finish();
+            assert_eq!((ended.code, ended.text()), (5, "input\n"), "{}", ended.stderr);
+            assert_eq!(workspace.join("a").exists(), may_write);
+            assert!(!workspace.join(".git/b").exists() && !outside.join("c").exists());
+        }
+        std::fs::remove_dir_all(&outside).unwrap();
+    });
+}
+
+#[test]
 fn bytes_are_not_changed() {
     let every: Vec<u8> = (0..=255).collect();
     everywhere(|place| {

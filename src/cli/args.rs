@@ -13,7 +13,7 @@ use super::auth::{AuthArgs, GivenAuth};
 #[cfg(feature = "client")]
 use super::client::{CLIENT_COMMANDS, ClientCommand, parse_client};
 use super::flags::{Args, Flag, Page, UsageError, read_args, wrong};
-use super::help::SERVE;
+use super::help::{SANDBOX, SERVE};
 
 /// The session lifetime that clients of Codex's exec-server are used to.
 const SESSION_TTL: Duration = Duration::from_secs(80);
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Version,
     /// Run the server.
     Serve(ServeArgs),
+    /// Tell whether sandboxes can be enforced.
+    CheckSandbox,
     /// Use a server.
     #[cfg(feature = "client")]
     Client(ClientCommand),
@@ -66,8 +68,25 @@ pub(crate) fn parse(args: &mut dyn Iterator<Item = OsString>) -> Result<Command,
     if let Some(command) = args.next_if(|command| CLIENT_COMMANDS.iter().any(|name| command == name)) {
         return parse_client(&command.to_string_lossy(), &mut args);
     }
+    if args.next_if(|command| command == "sandbox").is_some() {
+        return parse_sandbox(&mut args);
+    }
     args.next_if(|command| command == "serve");
     parse_serve(&mut args)
+}
+
+fn parse_sandbox(args: &mut Args<'_>) -> Result<Command, UsageError> {
+    let mut check = None;
+    let page = read_args(args, &mut |flag| match flag.name {
+        "--check" => flag.switch(&mut check),
+        _ => flag.unknown(),
+    })?;
+    match page {
+        Some(Page::Help) => Ok(Command::Help(SANDBOX)),
+        Some(Page::Version) => Ok(Command::Version),
+        None if check.is_some() => Ok(Command::CheckSandbox),
+        None => wrong("sandbox needs --check"),
+    }
 }
 
 fn parse_serve(args: &mut Args<'_>) -> Result<Command, UsageError> {

@@ -1,5 +1,17 @@
 //! What `--help` prints.
 
+/// For `sandbox`.
+pub(crate) const SANDBOX: &str = "\
+Tells whether this system lets the server enforce sandboxes, and if not, why.
+
+Usage: exec-server sandbox --check
+
+  --check             Try everything that a sandbox needs
+  -h, --help          Print this page
+
+Exit code: 0 if sandboxes can be enforced, or at least read-only ones; 1 if not.
+";
+
 /// For the server.
 pub(crate) const SERVE: &str = "\
 Runs commands and touches files for a client that lives elsewhere.
@@ -7,6 +19,7 @@ Runs commands and touches files for a client that lives elsewhere.
 Usage: exec-server [serve] [FLAGS]
        exec-server run|attach|ps|cp …   (each with --help; they need a build
                                          with the feature client, the default)
+       exec-server sandbox --check
 
 Where to listen:
   --listen URL              ws://IP:PORT or stdio [default: ws://127.0.0.1:0]

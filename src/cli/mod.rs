@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod flags;
 mod help;
 pub(crate) mod log_output;
+pub(crate) mod sandbox;
 pub(crate) mod serve;
 
 use std::io::Write;
@@ -17,4 +18,12 @@ pub(crate) fn fail(code: u8, error: &str) -> ExitCode {
     // Nobody is left to be told if it fails.
     let _ = std::io::stderr().write_all(format!("exec-server: {error}\n").as_bytes());
     ExitCode::from(code)
+}
+
+/// Prints what was asked for.
+pub(crate) fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }

@@ -3,6 +3,7 @@
 use super::json_object::JsonObject;
 use crate::protocol::environment::EnvPolicy;
 use crate::protocol::process::TerminalSize;
+use crate::protocol::sandbox::Sandbox;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ pub struct StartOptions {
     pub pipe_stdin: bool,
     /// What it sees as `argv[0]`.
     pub arg0: Option<String>,
+    /// What it may do. Everything if `None`; a server that can't keep it from the rest refuses to start it.
+    pub sandbox: Option<Sandbox>,
     /// Whether it is killed when its [`ExecServerProcess`](super::ExecServerProcess) is dropped. False by default.
     pub kill_on_drop: bool,
     /// Whether its newest output is kept for those who [`subscribe`](super::ExecServerProcess::subscribe) late, up to
@@ -56,6 +59,7 @@ impl StartOptions {
             size: None,
             pipe_stdin: false,
             arg0: None,
+            sandbox: None,
             kill_on_drop: false,
             replay: true,
         }
@@ -92,6 +96,12 @@ impl StartOptions {
         self
     }
 
+    /// Restricts what it may do.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> StartOptions {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
     /// Has it killed when its handle is dropped.
     pub fn kill_on_drop(mut self) -> StartOptions {
         self.kill_on_drop = true;
@@ -121,6 +131,9 @@ impl StartOptions {
         }
         if let Some(arg0) = &self.arg0 {
             params = params.text("arg0", arg0);
+        }
+        if let Some(sandbox) = &self.sandbox {
+            params = params.raw("sandbox", &serde_json::to_vec(sandbox)?);
         }
         if acknowledges {
             params = params.flag("ackOutput", true);

@@ -31,6 +31,17 @@ pub(crate) struct Common {
     pub(crate) verbose: bool,
 }
 
+/// What a command may do, by the names that Codex has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SandboxMode {
+    /// Everything.
+    Full,
+    /// Read everything.
+    ReadOnly,
+    /// That, and write in its directory and those for temporary files.
+    WorkspaceWrite,
+}
+
 /// A command to run.
 #[derive(Debug)]
 pub(crate) struct RunArgs {
@@ -45,6 +56,10 @@ pub(crate) struct RunArgs {
     pub(crate) clear_env: bool,
     /// How long it may take.
     pub(crate) timeout: Option<Duration>,
+    /// What it may do.
+    pub(crate) sandbox: SandboxMode,
+    /// Whether a sandboxed one may use the network.
+    pub(crate) network: bool,
     /// Whether to leave it running.
     pub(crate) detach: bool,
     /// The program and its arguments.
@@ -132,6 +147,8 @@ struct Given {
     env: Vec<(String, String)>,
     clear_env: Option<()>,
     timeout: Option<Duration>,
+    sandbox: Option<SandboxMode>,
+    network: Option<()>,
     detach: Option<()>,
     session: Option<String>,
     recursive: Option<()>,
@@ -193,6 +210,17 @@ impl Given {
                 let timeout = flag.seconds()?;
                 flag.put(&mut self.timeout, timeout)
             }
+            "--sandbox" => {
+                let modes = "read-only, workspace-write or danger-full-access";
+                let mode = flag.parsed(modes, |text| match text {
+                    "read-only" => Some(SandboxMode::ReadOnly),
+                    "workspace-write" => Some(SandboxMode::WorkspaceWrite),
+                    "danger-full-access" => Some(SandboxMode::Full),
+                    _ => None,
+                })?;
+                flag.put(&mut self.sandbox, mode)
+            }
+            "--network" => flag.switch(&mut self.network),
             "--detach" => flag.switch(&mut self.detach),
             "--" => {
                 self.words = flag.rest();
@@ -238,8 +266,14 @@ impl Given {
         if detach && self.timeout.is_some() {
             return wrong("--detach and --timeout are mutually exclusive");
         }
+        let sandbox = self.sandbox.unwrap_or(SandboxMode::Full);
+        if self.network.is_some() && sandbox == SandboxMode::Full {
+            return wrong("--network needs --sandbox read-only or workspace-write");
+        }
         Ok(RunArgs {
             common,
+            sandbox,
+            network: self.network.is_some(),
             tty: self.tty.is_some(),
             cwd: self.cwd,
             env: self.env,

@@ -50,6 +50,28 @@ fn the_command_begins_where_the_flags_end() {
 }
 
 #[test]
+fn a_sandbox_has_a_mode_and_perhaps_a_network() {
+    let sandbox = |line| {
+        let args = run(line);
+        (args.sandbox, args.network)
+    };
+    assert_eq!(sandbox("x"), (SandboxMode::Full, false));
+    assert_eq!(sandbox("--sandbox read-only x"), (SandboxMode::ReadOnly, false));
+    assert_eq!(
+        sandbox("--network --sandbox workspace-write x"),
+        (SandboxMode::WorkspaceWrite, true)
+    );
+    assert_eq!(
+        error("run --sandbox open x"),
+        "--sandbox must be read-only, workspace-write or danger-full-access, not `open`"
+    );
+    assert_eq!(
+        error("run --network x"),
+        "--network needs --sandbox read-only or workspace-write"
+    );
+}
+
+#[test]
 fn sessions_are_those_of_other_servers() {
     let session = "--connect ws://box:1 --session s";
     for (line, name) in [("", None), (" p", Some("p")), (" -- -p", Some("-p"))] {
@@ -164,7 +186,7 @@ fn paths_may_be_any_bytes() {
 #[test]
 fn help_names_every_flag_and_fits_a_terminal() {
     for (name, page, n) in [
-        ("run", RUN, 14),
+        ("run", RUN, 16),
         ("attach", ATTACH, 7),
         ("ps", LIST, 7),
         ("cp", COPY, 9),

@@ -24,6 +24,11 @@ How:
                       the other server has, but for those with KEY, SECRET or
                       TOKEN in their names]
   --timeout SECONDS   Then SIGTERM, and five seconds later SIGKILL
+  --sandbox MODE      read-only: it can write nothing; workspace-write: nothing
+                      but its directory and those for temporary files, and not
+                      .git, .codex, .agents and .aws; danger-full-access: all
+                      [default: danger-full-access]
+  --network           Let it use the network in spite of --sandbox
   --detach            With --connect: print `SESSION PROCESS` and leave it
                       running, for `exec-server attach` and `exec-server ps`,
                       as long as the server keeps a session without a client

@@ -1,6 +1,6 @@
 //! `exec-server run`: a command through a server, as if it ran here.
 
-use super::args::{Place, RunArgs};
+use super::args::{Place, RunArgs, SandboxMode};
 use super::failure::Failure;
 use super::foreground::{self, Patience, Started};
 use super::place::{Connected, connect};
@@ -8,6 +8,7 @@ use super::{input, output, terminal};
 use exec_server::client::StartOptions;
 use exec_server::process::adopt_orphans;
 use exec_server::protocol::environment::{EnvInherit, EnvPolicy};
+use exec_server::protocol::sandbox::{NetworkPolicy, Sandbox};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -85,6 +86,16 @@ fn start_options(args: &RunArgs, connected: &Connected) -> Result<StartOptions, 
             start.env.insert("TERM".into(), kind);
         }
     }
+    let network = if args.network {
+        NetworkPolicy::Enabled
+    } else {
+        NetworkPolicy::Restricted
+    };
+    start.sandbox = match args.sandbox {
+        SandboxMode::Full => None,
+        SandboxMode::ReadOnly => Some(Sandbox::read_only(&start.cwd, network)),
+        SandboxMode::WorkspaceWrite => Some(Sandbox::workspace_write(&start.cwd, network)),
+    };
     start.env.extend(args.env.iter().cloned());
     Ok(start)
 }
