@@ -67,3 +67,51 @@ fn the_environment_is_asked_for() {
         );
     });
 }
+
+#[test]
+fn clients_of_all_times_share_a_server() {
+    let server = Server::websocket(&[]);
+    let (mut first, mut older, mut newest) = (server.connect(), server.connect(), server.connect());
+    older.initialize(json!({"clientName": "codex-environment"}));
+    newest.initialize(json!({"clientName": "codex-environment", "resumeSessionId": null}));
+    // All use the same name for a process, each its own way of writing to it.
+    let exec = json!({"processId": "a", "argv": ["/bin/cat"], "cwd": "/", "env": {}, "tty": true, "arg0": null});
+    assert_eq!(first.call("command/exec", exec)["processId"], "a");
+    older.start(with_stdin(program("a", &["/bin/cat"])));
+    newest.start(with_stdin(program("a", &["/bin/cat"])));
+    for n in 0..20 {
+        let params = |who: &str| json!({"processId": "a", "chunk": base64(format!("{who} {n}\n"))});
+        let first_id = first.request("command/exec/write", params("first"));
+        let older_id = older.request("process/write", params("older"));
+        let mut write = params("newest");
+        write["writeId"] = n.to_string().into();
+        let newest_id = newest.request("process/write", write);
+        assert_eq!(first.result(first_id), json!({"accepted": true}));
+        assert_eq!(older.result(older_id), json!({"status": "accepted"}));
+        assert_eq!(newest.result(newest_id), json!({"status": "accepted"}));
+    }
+    let said = |who: &str| (0..20).map(|n| format!("{who} {n}\n")).collect::<String>();
+    assert_eq!(older.output_until("a", "older 19\n"), said("older"));
+    assert_eq!(newest.output_until("a", "newest 19\n"), said("newest"));
+    let mut output = String::new();
+    while output.matches("first 19\r\n").count() < 2 {
+        let message = first.wait_for("output of the first wire", |m| {
+            m["method"] == "command/exec/outputDelta"
+        });
+        output += &String::from_utf8(bytes(&message["params"]["chunk"])).unwrap();
+    }
+    assert!(!output.contains("older") && !output.contains("newest"));
+    assert_eq!(
+        first.call("command/exec/terminate", json!({"processId": "a"})),
+        json!({"running": true})
+    );
+    // The others are still there.
+    assert_eq!(
+        older.call("process/terminate", json!({"processId": "a"})),
+        json!({"running": true})
+    );
+    assert_eq!(
+        newest.call("process/terminate", json!({"processId": "a"})),
+        json!({"running": true})
+    );
+}
