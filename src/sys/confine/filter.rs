@@ -1,8 +1,8 @@
 //! The system calls that a confined program may not make, as a seccomp filter.
 //!
 //! The filter is a table: each row is a call, what its arguments must be for the row to count, and what happens then: an
-//! error that the program gets, or that the [gate](super::gate) is asked. It is made into instructions of the kernel's classic BPF by hand; there is no loop in it and nothing of
-//! it depends on what a program says.
+//! error that the program gets, or that the [gate](super::gate) is asked. It is made into instructions of the kernel's
+//! classic BPF by hand; there is no loop in it and nothing of it depends on what a program says.
 
 use super::unshared::UNSHARED;
 use nix::libc::{self, c_long, sock_filter};
