@@ -75,8 +75,9 @@ pub struct EnvironmentInfo {
     pub temporary_directories: Vec<PathUri>,
     /// Where temporary files go.
     pub temp_dir: PathUri,
-    /// Whether sandboxes can be enforced.
-    pub sandbox: SandboxInfo,
+    /// Whether sandboxes can be enforced. Only `environment/info` tells: to find out takes a few milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxInfo>,
     /// What the server can do beyond what every server can, by the names that clients ask for. What is not named is not
     /// there.
     #[serde(serialize_with = "as_map")]

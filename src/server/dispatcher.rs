@@ -242,7 +242,7 @@ impl Dispatcher {
         responder.ok(&InitializeResponse {
             session_id: session.id(),
             protocol_version: PROTOCOL_VERSION,
-            environment_info: self.context.server.environment(),
+            environment_info: &self.context.server.environment,
         });
     }
 
@@ -324,7 +324,7 @@ fn decode_none(params: &Params) -> Result<(), RpcError> {
 
 fn environment_info(context: &Context, responder: Responder, params: Params) {
     let checked = decode_none(&params).and_then(|()| context.client("environment info"));
-    responder.answer(checked.map(|_| context.server.environment()));
+    responder.answer(checked.map(|_| context.server.whole_environment()));
 }
 
 fn environment_status(context: &Context, responder: Responder, params: Params) {
@@ -351,5 +351,5 @@ fn environment_config(context: &Context, responder: Responder, params: Params) {
         }
         context.client("environment config")
     });
-    responder.answer(checked.map(|_| environment::configuration(context.server.environment())));
+    responder.answer(checked.map(|_| environment::configuration(&context.server.environment)));
 }

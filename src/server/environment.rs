@@ -39,7 +39,7 @@ const OWN_CAPABILITIES: [&str; 8] = [
 ];
 
 /// Looks around.
-pub(super) fn examine(sandboxes: &Enforcer) -> EnvironmentInfo {
+pub(super) fn examine() -> EnvironmentInfo {
     let account = Account::of(Uid::current());
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)
@@ -59,27 +59,32 @@ pub(super) fn examine(sandboxes: &Enforcer) -> EnvironmentInfo {
         platform_os: "linux",
         temporary_directories: temporary.iter().cloned().map(PathUri).collect(),
         temp_dir: PathUri(temporary.unwrap_or_else(|| "/tmp".into())),
-        sandbox: match sandboxes.check() {
-            Ok(Means::Namespaces) => SandboxInfo {
-                available: true,
-                mechanism: Some("namespaces"),
-                reason: None,
-            },
-            Ok(Means::Landlock(why)) => SandboxInfo {
-                available: true,
-                mechanism: Some("landlock"),
-                reason: Some(why.to_string()),
-            },
-            Err(e) => SandboxInfo {
-                available: false,
-                mechanism: None,
-                reason: Some(e.to_string()),
-            },
-        },
+        sandbox: None,
         capabilities: KNOWN_CAPABILITIES
             .into_iter()
             .chain(OWN_CAPABILITIES.map(|name| (name, true)))
             .collect(),
+    }
+}
+
+/// Tries whether sandboxes can be enforced.
+pub(super) fn examine_sandboxes(sandboxes: &Enforcer) -> SandboxInfo {
+    match sandboxes.check() {
+        Ok(Means::Namespaces) => SandboxInfo {
+            available: true,
+            mechanism: Some("namespaces"),
+            reason: None,
+        },
+        Ok(Means::Landlock(why)) => SandboxInfo {
+            available: true,
+            mechanism: Some("landlock"),
+            reason: Some(why.to_string()),
+        },
+        Err(e) => SandboxInfo {
+            available: false,
+            mechanism: None,
+            reason: Some(e.to_string()),
+        },
     }
 }
 

@@ -50,8 +50,9 @@ use worker_pool::WorkerPool;
 /// A server, shared by its connections.
 pub struct Server {
     config: ServerConfig,
-    /// Examined for the first client.
-    environment: OnceLock<EnvironmentInfo>,
+    environment: EnvironmentInfo,
+    /// The same with all that is examined only when a client asks.
+    whole_environment: OnceLock<EnvironmentInfo>,
     sessions: Sessions,
     janitor: Janitor,
     workers: WorkerPool,
@@ -68,15 +69,19 @@ pub struct Server {
 
 impl Server {
     /// What `environment/info` answers.
-    fn environment(&self) -> &EnvironmentInfo {
-        self.environment.get_or_init(|| environment::examine(&self.sandboxes))
+    fn whole_environment(&self) -> &EnvironmentInfo {
+        self.whole_environment.get_or_init(|| EnvironmentInfo {
+            sandbox: Some(environment::examine_sandboxes(&self.sandboxes)),
+            ..self.environment.clone()
+        })
     }
 
     /// A server without connections.
     pub fn new(config: ServerConfig) -> Arc<Server> {
         let janitor = Janitor::new();
         Arc::new(Server {
-            environment: OnceLock::new(),
+            environment: environment::examine(),
+            whole_environment: OnceLock::new(),
             sessions: Sessions::default(),
             workers: WorkerPool::new(config.max_file_workers, janitor.clone()),
             memory: large_memory(&config, janitor.clone()),
