@@ -82,12 +82,13 @@ pub(super) unsafe fn give_memory_back(kept: KeptMemory) {
         let _ = unsafe { unmap(from, *start) };
         from = from.max(*end);
     }
-    // How far addresses go differs between machines, and asking for more is an error.
-    for bits in (30..usize::BITS.min(57)).rev() {
-        let top = (1usize << bits) - PAGE;
+    // How far addresses go differs between machines, and asking for more is an error: so as much as there is, in pieces that
+    // are each half as large as the one before.
+    for bits in (PAGE.ilog2()..usize::BITS).rev() {
+        let to = from.saturating_add(1 << bits);
         // SAFETY: as above.
-        if top > from && unsafe { unmap(from, top) }.is_ok() {
-            break;
+        if unsafe { unmap(from, to) }.is_ok() {
+            from = to;
         }
     }
 }
