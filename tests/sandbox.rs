@@ -3,7 +3,9 @@
 mod kit;
 
 use kit::{Client, Dir, Server, both, children, is_alive, on_terminal, program, script, until, uri};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// Whether there can be sandboxes here; says so if not.
 fn is_possible() -> bool {
@@ -215,6 +217,62 @@ fn the_environment_tells_whether_there_are_sandboxes() {
         let info = client.call("environment/info", Value::Null);
         assert_eq!(info["sandbox"]["available"], true, "{info}");
     });
+}
+
+#[test]
+fn more_can_be_hidden_than_there_are_descriptors() {
+    if !is_possible() {
+        return;
+    }
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "ulimit -n 64; exec \"$0\" --listen stdio",
+        env!("CARGO_BIN_EXE_exec-server"),
+    ]);
+    let (_server, mut client) = Server::on_pipes(command);
+    client.handshake();
+    let dir = Dir::new();
+    for n in 0..200 {
+        std::fs::create_dir_all(dir.path(&format!("ws/d{n}.env"))).unwrap();
+        std::fs::write(dir.path(&format!("ws/f{n}.env")), "secret").unwrap();
+    }
+    let pattern = json!({"path": {"type": "glob_pattern", "pattern": "*.env"}, "access": "deny"});
+    let mut start = script("a", "cat f0.env f199.env; ls d0.env d199.env; echo done");
+    start["cwd"] = dir.uri("ws").into();
+    start["sandbox"] = sandbox(
+        &dir,
+        &[special("root", "read"), special("project_roots", "write"), pattern],
+        "enabled",
+    );
+    let run = client.run(start);
+    assert_eq!(run.stdout, b"done\n", "{run:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&run.stderr).matches("ermission denied").count(),
+        4
+    );
+}
+
+#[test]
+fn a_killed_server_leaves_nothing_of_a_sandbox() {
+    if !is_possible() {
+        return;
+    }
+    let (mut server, mut client) = Server::stdio();
+    client.handshake();
+    let dir = Dir::new();
+    std::fs::create_dir_all(dir.path("ws")).unwrap();
+    client.start(confined(
+        script("a", "setsid sleep 1000 & echo up; exec sleep 1000"),
+        &dir,
+    ));
+    client.output_until("a", "up");
+    let all = until("the whole family", || {
+        Some(family(server.pid())).filter(|all| all.len() >= 3)
+    });
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    until("the end of all", || all.iter().all(|pid| !is_alive(*pid)).then_some(()));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! What counts is the directory itself, by device and inode, not how a program got to it.
 
-use super::mounts::{ATTR_RDONLY, LIMITED, RECURSIVE};
 use super::raw::{self, Fd};
+use super::tree::{self, Extent};
 use nix::libc::{self, c_int};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
@@ -181,25 +181,10 @@ fn watch(directory: &CStr) -> Result<Fd, c_int> {
 
 /// Puts a read-only mount of what is there over it.
 fn cover(directory: RawFd, name: &CStr) -> Result<(), c_int> {
-    /// `OPEN_TREE_CLONE`
-    const CLONE: c_int = 1;
-    /// `MOVE_MOUNT_F_EMPTY_PATH`
-    const FROM_ITSELF: usize = 4;
     raw::with_right(raw::MOUNT_RIGHT, || {
-        let flags = CLONE | libc::O_CLOEXEC | RECURSIVE | libc::AT_SYMLINK_NOFOLLOW;
-        // `struct mount_attr`: set, clear, propagation, user namespace.
-        let attributes = [ATTR_RDONLY | LIMITED, 0, 0, 0];
-        let (name, none) = (name.as_ptr() as usize, c"".as_ptr() as usize);
-        // SAFETY: C strings, integers, and a live local of the size that is given.
-        unsafe {
-            let tree = raw::call(libc::SYS_open_tree, [directory as usize, name, flags as usize, 0, 0, 0])?;
-            let tree = Fd(tree as RawFd);
-            let flags = (libc::AT_EMPTY_PATH | RECURSIVE) as usize;
-            let (place, size) = (attributes.as_ptr() as usize, size_of_val(&attributes));
-            raw::call(libc::SYS_mount_setattr, [tree.0 as usize, none, flags, place, size, 0])?;
-            let arguments = [tree.0 as usize, none, directory as usize, name, FROM_ITSELF, 0];
-            raw::call(libc::SYS_move_mount, arguments).map(drop)
-        }
+        let there = tree::clone(directory, name, Extent::Whole)?;
+        tree::restrict(there.0, tree::RDONLY | tree::LIMITED, Extent::Whole)?;
+        tree::attach(&there, directory, name)
     })
 }
 

@@ -11,6 +11,7 @@
 
 mod caller;
 mod creation;
+mod devices;
 mod filter;
 mod gate;
 mod ground;
@@ -20,11 +21,12 @@ mod mounts;
 mod open;
 mod raw;
 mod status;
+mod tree;
 mod unshared;
 
+pub(super) use devices::DEVICES;
 pub use filter::{Calls, filter, filter_without_namespaces};
 pub use ground::{Ground, GroundError, GroundStep};
-pub(super) use mounts::DEVICES;
 pub use mounts::{Base, MountStep, Mounts, PlaceKind};
 
 use super::spawn::{CHILD_STACK, Child, Plan, Program, SpawnError, Step, child_stack, give_up_rights};

@@ -4,9 +4,11 @@
 //! made. Trees are cloned from the host's before anything is changed, so that what is writable stays so under a
 //! read-only whole, and then put in place, one over the other. Needs Linux 5.12, for `mount_setattr(2)`.
 
+use super::devices::{Devices, put_proc};
 use super::guard::{Guard, Guards};
-use nix::errno::Errno;
-use nix::libc::{self, c_int, c_long};
+use super::raw::{self, Fd};
+use super::tree::{self, Extent};
+use nix::libc::{self, c_int};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -55,12 +57,13 @@ struct Place {
     make: Option<Node>,
     /// Of a hidden directory: whether there are places in it.
     is_passed: bool,
-    /// What was taken of the host's, or made.
+    /// The descriptor of what was taken of the host's, in the process that takes it.
     tree: AtomicI32,
 }
 
+/// What is made for something to be put over it.
 #[derive(Clone, Copy)]
-enum Node {
+pub(super) enum Node {
     File,
     Directory,
 }
@@ -209,67 +212,54 @@ impl Mounts {
         self.places.len() + index
     }
 
-    /// Carries it out, in the mount namespace that is to be changed. The program's terminal, if it has one, is descriptor 0.
-    ///
-    /// # Safety
-    /// To be called in a process of its own that has a mount namespace of its own and may change it. Makes system calls
-    /// only.
-    pub(super) unsafe fn set_up(&self, has_terminal: bool) -> Result<(), Failure> {
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        let none = std::ptr::null();
-        // SAFETY: system calls on integers and on strings that live as long as `self`, as in all that is called.
-        unsafe {
-            let cut = libc::mount(none, c"/".as_ptr(), none, private, none.cast());
-            check(MountStep::Private, cut.into())?;
-            let host = open_root()?;
-            let devices = match self.base {
-                Base::Unrestricted => None,
-                _ => Some(Devices::take(self.base, has_terminal)?),
-            };
-            for (i, place) in self.places.iter().enumerate() {
-                place.take(host).map_err(at(i))?;
+    /// Carries it out, in the mount namespace that is to be changed, which has to be this process's own. Makes system calls
+    /// only. The program's terminal, if it has one, is descriptor 0.
+    pub(super) fn set_up(&self, has_terminal: bool) -> Result<(), Failure> {
+        tree::cut_ties().map_err(failed(MountStep::Private))?;
+        let flags = raw::NAME | libc::O_DIRECTORY;
+        let host = raw::open(libc::AT_FDCWD, c"/", flags, 0).map_err(failed(MountStep::Take))?;
+        let devices = (self.base != Base::Unrestricted).then(|| Devices::take(self.base, has_terminal));
+        for (i, place) in self.places.iter().enumerate() {
+            place.take(host.0).map_err(at(i))?;
+        }
+        let root = self.make_root(host)?;
+        if let Some(devices) = devices {
+            devices.put(root.0)?;
+        }
+        put_proc(root.0)?;
+        for (i, place) in self.places.iter().enumerate() {
+            place.put(root.0).map_err(at(i))?;
+        }
+        // Now that all is in them that belongs there.
+        for (i, place) in self.places.iter().enumerate() {
+            if place.kind == PlaceKind::HiddenDirectory {
+                place.close(root.0).map_err(at(i))?;
             }
-            let root = self.root(host)?;
-            if let Some(devices) = devices {
-                devices.put(root)?;
-            }
-            put_proc(root)?;
-            for (i, place) in self.places.iter().enumerate() {
-                place.put(root).map_err(at(i))?;
-            }
-            // Now that all is in them that belongs there.
-            for (i, place) in self.places.iter().enumerate() {
-                if place.kind == PlaceKind::HiddenDirectory {
-                    restrict(place.tree.load(Ordering::Relaxed), ATTR_RDONLY, 0).map_err(at(i))?;
-                }
-            }
-            if self.base == Base::Empty {
-                restrict(root, ATTR_RDONLY, 0)?;
-                enter(root)?;
-            }
+        }
+        if self.base == Base::Empty {
+            tree::restrict(root.0, tree::RDONLY, Extent::Top).map_err(failed(MountStep::Restrict))?;
+            tree::enter(root.0).map_err(failed(MountStep::Root))?;
         }
         Ok(())
     }
 
     /// The directory that all places are relative to.
-    unsafe fn root(&self, host: RawFd) -> Result<RawFd, Failure> {
-        // SAFETY: as `set_up`.
-        unsafe {
-            let read_only = match self.base {
-                Base::Unrestricted => return Ok(host),
-                Base::ReadOnly => ATTR_RDONLY,
-                Base::Writable => 0,
-                Base::Empty => {
-                    let root = file_system(c"tmpfs", &[(c"mode", c"0755"), (c"size", c"1m")], LIMITED)?;
-                    // Over the host's root, which is the one place that is always there. It is entered at the end.
-                    attach(root, libc::AT_FDCWD, c"/")?;
-                    make(root, c"proc", Node::Directory)?;
-                    make(root, c"dev", Node::Directory)?;
-                    return Ok(root);
-                }
-            };
-            restrict(host, read_only | LIMITED, RECURSIVE)?;
-        }
+    fn make_root(&self, host: Fd) -> Result<Fd, Failure> {
+        let read_only = match self.base {
+            Base::Unrestricted => return Ok(host),
+            Base::ReadOnly => tree::RDONLY,
+            Base::Writable => 0,
+            Base::Empty => {
+                let root = tree::make(c"tmpfs", &[(c"mode", c"0755"), (c"size", c"1m")], tree::LIMITED)
+                    .map_err(failed(MountStep::Create))?;
+                // Over the host's root, which is the one place that is always there. It is entered at the end.
+                tree::attach(&root, libc::AT_FDCWD, c"/").map_err(failed(MountStep::Attach))?;
+                make(root.0, c"proc", Node::Directory)?;
+                make(root.0, c"dev", Node::Directory)?;
+                return Ok(root);
+            }
+        };
+        tree::restrict(host.0, read_only | tree::LIMITED, Extent::Whole).map_err(failed(MountStep::Restrict))?;
         Ok(host)
     }
 }
@@ -282,215 +272,63 @@ impl Place {
     }
 
     /// Clones what the host has there, while it is as the host has it.
-    unsafe fn take(&self, host: RawFd) -> Result<(), Failure> {
-        // SAFETY: as `Mounts::set_up`.
-        let tree = unsafe {
-            match self.kind {
-                PlaceKind::Read => restricted(self.clone(host)?, ATTR_RDONLY | LIMITED)?,
-                PlaceKind::Write => restricted(self.clone(host)?, LIMITED)?,
-                // A device where there are no devices: nobody can open it, nor make it so that it can be.
-                PlaceKind::HiddenFile => restricted(open_tree(host, c"dev/null", 0)?, ATTR_RDONLY | LIMITED)?,
-                PlaceKind::HiddenDirectory | PlaceKind::Link(_) => return Ok(()),
-            }
+    fn take(&self, host: RawFd) -> Result<(), Failure> {
+        let attributes = match self.kind {
+            PlaceKind::Read => tree::RDONLY | tree::LIMITED,
+            PlaceKind::Write => tree::LIMITED,
+            PlaceKind::HiddenFile | PlaceKind::HiddenDirectory | PlaceKind::Link(_) => return Ok(()),
         };
-        self.tree.store(tree, Ordering::Relaxed);
+        // Unless a link has been put in its place since it was looked at.
+        let taken = tree::name(host, &self.path).and_then(|place| tree::clone(place.0, c"", Extent::Whole));
+        let taken = taken.map_err(failed(MountStep::Take))?;
+        tree::restrict(taken.0, attributes, Extent::Whole).map_err(failed(MountStep::Restrict))?;
+        self.tree.store(taken.into_raw(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// The host's tree there, unless a link has been put in its place since it was looked at.
-    unsafe fn clone(&self, host: RawFd) -> Result<RawFd, Failure> {
-        // SAFETY: as `Mounts::set_up`.
-        unsafe {
-            let place = open_without_links(MountStep::Take, host, &self.path)?;
-            let tree = open_tree(place, c"", RECURSIVE | libc::AT_EMPTY_PATH);
-            libc::close(place);
-            tree
-        }
-    }
-
     /// Puts it in place.
-    unsafe fn put(&self, root: RawFd) -> Result<(), Failure> {
-        // SAFETY: as `Mounts::set_up`.
-        unsafe {
-            for directory in &self.above {
-                make(root, directory, Node::Directory)?;
-            }
-            if let Some(node) = self.make {
-                make(root, &self.path, node)?;
-            }
-            let tree = match &self.kind {
-                PlaceKind::Link(target) => return link(target, root, &self.path),
-                PlaceKind::HiddenDirectory => {
-                    // Who may pass through a directory may not list it.
-                    let mode = if self.is_passed { c"0111" } else { c"0000" };
-                    let tree = file_system(c"tmpfs", &[(c"mode", mode), (c"size", c"64k")], LIMITED)?;
-                    self.tree.store(tree, Ordering::Relaxed);
-                    tree
-                }
-                _ => self.tree.load(Ordering::Relaxed),
-            };
-            let place = open_without_links(MountStep::Attach, root, &self.path)?;
-            let attached = attach(tree, place, c"");
-            libc::close(place);
-            attached
+    fn put(&self, root: RawFd) -> Result<(), Failure> {
+        for directory in &self.above {
+            make(root, directory, Node::Directory)?;
         }
-    }
-}
-
-/// The devices that are harmless, and that programs need.
-pub(in crate::sys) const DEVICES: [(&CStr, &CStr); 6] = [
-    (c"dev/null", c"/dev/null"),
-    (c"dev/zero", c"/dev/zero"),
-    (c"dev/full", c"/dev/full"),
-    (c"dev/random", c"/dev/random"),
-    (c"dev/urandom", c"/dev/urandom"),
-    (c"dev/tty", c"/dev/tty"),
-];
-
-/// What else is in `/dev`.
-const DEVICE_LINKS: [(&CStr, &CStr); 5] = [
-    (c"/proc/self/fd", c"dev/fd"),
-    (c"/proc/self/fd/0", c"dev/stdin"),
-    (c"/proc/self/fd/1", c"dev/stdout"),
-    (c"/proc/self/fd/2", c"dev/stderr"),
-    (c"pts/ptmx", c"dev/ptmx"),
-];
-
-/// The host's devices that go into the private `/dev`; -1 for those that it has not.
-struct Devices {
-    nodes: [RawFd; DEVICES.len()],
-    /// The program's terminal.
-    console: RawFd,
-    shared_memory: RawFd,
-}
-
-impl Devices {
-    unsafe fn take(base: Base, has_terminal: bool) -> Result<Devices, Failure> {
-        let mut nodes = [-1; DEVICES.len()];
-        // SAFETY: as `Mounts::set_up`.
-        unsafe {
-            for (node, (_, path)) in nodes.iter_mut().zip(DEVICES) {
-                *node = open_tree(libc::AT_FDCWD, path, 0).unwrap_or(-1);
-            }
-            let console = match has_terminal {
-                true => open_terminal().unwrap_or(-1),
-                false => -1,
-            };
-            // A program that may write everywhere shares memory with the host's as well.
-            let shared_memory = match base {
-                Base::Writable => open_tree(libc::AT_FDCWD, c"/dev/shm", RECURSIVE).unwrap_or(-1),
-                _ => -1,
-            };
-            Ok(Devices {
-                nodes,
-                console,
-                shared_memory,
-            })
+        if let Some(node) = self.make {
+            make(root, &self.path, node)?;
         }
-    }
-
-    unsafe fn put(&self, root: RawFd) -> Result<(), Failure> {
-        // SAFETY: as `Mounts::set_up`.
-        unsafe {
-            let dev = file_system(c"tmpfs", &[(c"mode", c"0755"), (c"size", c"64k")], ATTR_NOSUID)?;
-            attach(dev, root, c"dev")?;
-            for (node, (path, _)) in self.nodes.iter().zip(DEVICES) {
-                if *node >= 0 {
-                    make(root, path, Node::File)?;
-                    attach(*node, root, path)?;
-                }
+        let tree = match &self.kind {
+            PlaceKind::Link(target) => return link(target, root, &self.path),
+            PlaceKind::Read | PlaceKind::Write => Fd(self.tree.load(Ordering::Relaxed)),
+            // Only now, because there may be more of them than descriptors can be had.
+            PlaceKind::HiddenDirectory => {
+                // Who may pass through a directory may not list it.
+                let mode = if self.is_passed { c"0111" } else { c"0000" };
+                tree::make(c"tmpfs", &[(c"mode", mode), (c"size", c"64k")], tree::LIMITED)
+                    .map_err(failed(MountStep::Create))?
             }
-            // Its own name is one of the host's and not there; programs that look for it find this one.
-            if self.console >= 0 {
-                make(root, c"dev/console", Node::File)?;
-                attach(self.console, root, c"dev/console")?;
+            // A device where there are no devices: nobody can open it, nor make it so that it can be.
+            PlaceKind::HiddenFile => {
+                let null = tree::clone(root, c"dev/null", Extent::Top).map_err(failed(MountStep::Take))?;
+                let attributes = tree::RDONLY | tree::LIMITED;
+                tree::restrict(null.0, attributes, Extent::Top).map_err(failed(MountStep::Restrict))?;
+                null
             }
-            for (target, path) in DEVICE_LINKS {
-                link(target, root, path)?;
-            }
-            make(root, c"dev/shm", Node::Directory)?;
-            let shm = match self.shared_memory {
-                -1 => file_system(c"tmpfs", &[(c"mode", c"1777")], LIMITED)?,
-                shm => shm,
-            };
-            attach(shm, root, c"dev/shm")?;
-            make(root, c"dev/pts", Node::Directory)?;
-            // A kernel may have no terminals; whoever asks for one is told then.
-            if let Ok(pts) = file_system(c"devpts", &[(c"mode", c"620"), (c"ptmxmode", c"666")], ATTR_NOSUID) {
-                attach(pts, root, c"dev/pts")?;
-            }
-            restrict(dev, ATTR_RDONLY, 0)
-        }
-    }
-}
-
-/// The processes of the own namespace, to be read: through what can be written there, such as `sys`, a program of the
-/// root user could reach out. Where the host hides parts of its own, which forbids a new one, it stays empty; never is it
-/// the host's, whose processes lead to their roots.
-unsafe fn put_proc(root: RawFd) -> Result<(), Failure> {
-    let attributes = ATTR_RDONLY | LIMITED | ATTR_NOEXEC;
-    // SAFETY: as `Mounts::set_up`.
-    unsafe {
-        let proc = match file_system(c"proc", &[], attributes) {
-            Err(Failure { errno: libc::EPERM, .. }) => file_system(c"tmpfs", &[(c"size", c"4k")], attributes)?,
-            proc => proc?,
         };
-        match attach(proc, root, c"proc") {
-            Err(Failure {
-                errno: libc::ENOENT, ..
-            }) => Ok(()),
-            attached => attached,
-        }
+        let attached = tree::name(root, &self.path).and_then(|place| tree::attach(&tree, place.0, c""));
+        attached.map_err(failed(MountStep::Attach))
+    }
+
+    /// Has nothing more made in it.
+    fn close(&self, root: RawFd) -> Result<(), Failure> {
+        let closed = tree::name(root, &self.path).and_then(|place| tree::restrict(place.0, tree::RDONLY, Extent::Top));
+        closed.map_err(failed(MountStep::Restrict))
     }
 }
 
-/// Makes `root`, which lies over the host's root, the root, and forgets the host's.
-unsafe fn enter(root: RawFd) -> Result<(), Failure> {
-    // SAFETY: as `Mounts::set_up`.
-    unsafe {
-        check(MountStep::Root, libc::fchdir(root).into())?;
-        let here = c".".as_ptr();
-        check(MountStep::Root, libc::syscall(libc::SYS_pivot_root, here, here))?;
-        check(MountStep::Root, libc::umount2(here, libc::MNT_DETACH).into())?;
-        check(MountStep::Root, libc::chdir(c"/".as_ptr()).into())?;
-    }
-    Ok(())
-}
-
-// From linux/mount.h; the numbers of the calls, which are the same on all architectures, are in nix's libc.
-pub(super) const ATTR_RDONLY: u64 = 1;
-const ATTR_NOSUID: u64 = 2;
-const ATTR_NODEV: u64 = 4;
-const ATTR_NOEXEC: u64 = 8;
-/// What holds for all files of the host's.
-pub(super) const LIMITED: u64 = ATTR_NOSUID | ATTR_NODEV;
-const OPEN_TREE_CLONE: c_int = 1;
-const MOVE_MOUNT_F_EMPTY_PATH: c_int = 4;
-const MOVE_MOUNT_T_EMPTY_PATH: c_int = 0x40;
-const RESOLVE_NO_SYMLINKS: u64 = 4;
-const FSOPEN_CLOEXEC: c_int = 1;
-const FSMOUNT_CLOEXEC: c_int = 1;
-const FSCONFIG_SET_STRING: c_int = 1;
-const FSCONFIG_CMD_CREATE: c_int = 6;
-pub(super) const RECURSIVE: c_int = 0x8000;
-
-/// `struct mount_attr`
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
-
-fn check(step: MountStep, result: c_long) -> Result<c_long, Failure> {
-    match result {
-        0.. => Ok(result),
-        _ => Err(Failure {
-            step,
-            place: None,
-            errno: Errno::last_raw(),
-        }),
+/// That a step has failed, not at a place.
+pub(super) fn failed(step: MountStep) -> impl Fn(c_int) -> Failure {
+    move |errno| Failure {
+        step,
+        place: None,
+        errno,
     }
 }
 
@@ -502,129 +340,22 @@ fn at(index: usize) -> impl Fn(Failure) -> Failure {
     }
 }
 
-unsafe fn open_root() -> Result<RawFd, Failure> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    // SAFETY: as `Mounts::set_up`.
-    check(MountStep::Take, unsafe { libc::open(c"/".as_ptr(), flags) }.into()).map(|fd| fd as RawFd)
+/// Makes something to put a tree over, if it is not there.
+pub(super) fn make(directory: RawFd, path: &CStr, node: Node) -> Result<(), Failure> {
+    made_or_there(match node {
+        Node::Directory => raw::make_directory(directory, path, 0o755),
+        Node::File => raw::make_node(directory, path, libc::S_IFREG | 0o444, 0),
+    })
 }
 
-/// Opens what is there, if no link is on the way nor at the end.
-unsafe fn open_without_links(step: MountStep, directory: RawFd, path: &CStr) -> Result<RawFd, Failure> {
-    // `struct open_how`: flags, mode, how to go there.
-    let how = [(libc::O_PATH | libc::O_CLOEXEC) as u64, 0, RESOLVE_NO_SYMLINKS];
-    // SAFETY: as `Mounts::set_up`; `how` is a live local of the size that is given.
-    let fd = unsafe {
-        let (path, how, size) = (path.as_ptr(), how.as_ptr(), size_of_val(&how));
-        libc::syscall(libc::SYS_openat2, directory, path, how, size)
-    };
-    check(step, fd).map(|fd| fd as RawFd)
+/// Makes a symbolic link, if it is not there.
+pub(super) fn link(target: &CStr, directory: RawFd, path: &CStr) -> Result<(), Failure> {
+    made_or_there(raw::make_symlink(target, directory, path))
 }
 
-unsafe fn open_tree(directory: RawFd, path: &CStr, recursive: c_int) -> Result<RawFd, Failure> {
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | recursive;
-    // SAFETY: as `Mounts::set_up`.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) };
-    check(MountStep::Take, fd).map(|fd| fd as RawFd)
-}
-
-/// The terminal that is descriptor 0, by its name: the descriptor itself is of the mount namespace that was left.
-unsafe fn open_terminal() -> Result<RawFd, Failure> {
-    let mut name = [0; 64];
-    // SAFETY: as `Mounts::set_up`; `name` is a live local of the size that is given, less an end.
-    unsafe {
-        let room = (name.as_mut_ptr(), name.len() - 1);
-        let read = libc::readlink(c"/proc/self/fd/0".as_ptr(), room.0, room.1);
-        check(MountStep::Take, read as c_long)?;
-        open_tree(libc::AT_FDCWD, CStr::from_ptr(name.as_ptr()), 0)
-    }
-}
-
-unsafe fn restrict(tree: RawFd, attributes: u64, recursive: c_int) -> Result<(), Failure> {
-    let attr = MountAttr {
-        set: attributes,
-        clear: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    let flags = libc::AT_EMPTY_PATH | recursive;
-    // SAFETY: as `Mounts::set_up`; `attr` is a live local of the size that is given.
-    let result = unsafe {
-        let size = size_of::<MountAttr>();
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree,
-            c"".as_ptr(),
-            flags,
-            &raw const attr,
-            size,
-        )
-    };
-    check(MountStep::Restrict, result).map(drop)
-}
-
-/// The same for a whole tree, which it gives back.
-unsafe fn restricted(tree: RawFd, attributes: u64) -> Result<RawFd, Failure> {
-    // SAFETY: as `Mounts::set_up`.
-    unsafe { restrict(tree, attributes, RECURSIVE)? };
-    Ok(tree)
-}
-
-unsafe fn attach(tree: RawFd, directory: RawFd, path: &CStr) -> Result<(), Failure> {
-    // SAFETY: as `Mounts::set_up`.
-    let result = unsafe {
-        let (from, to) = (c"".as_ptr(), path.as_ptr());
-        let flags = match path.is_empty() {
-            true => MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
-            false => MOVE_MOUNT_F_EMPTY_PATH,
-        };
-        libc::syscall(libc::SYS_move_mount, tree, from, directory, to, flags)
-    };
-    check(MountStep::Attach, result).map(drop)
-}
-
-unsafe fn file_system(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> Result<RawFd, Failure> {
-    // SAFETY: as `Mounts::set_up`.
-    unsafe {
-        let context = check(
-            MountStep::Create,
-            libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC),
-        )?;
-        for (key, value) in options {
-            let (key, value) = (key.as_ptr(), value.as_ptr());
-            let set = libc::syscall(libc::SYS_fsconfig, context, FSCONFIG_SET_STRING, key, value, 0);
-            check(MountStep::Create, set)?;
-        }
-        let none: *const u8 = std::ptr::null();
-        let created = libc::syscall(libc::SYS_fsconfig, context, FSCONFIG_CMD_CREATE, none, none, 0);
-        check(MountStep::Create, created)?;
-        let mount = libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes as c_int);
-        let mount = check(MountStep::Create, mount)?;
-        libc::close(context as RawFd);
-        Ok(mount as RawFd)
-    }
-}
-
-unsafe fn make(directory: RawFd, path: &CStr, node: Node) -> Result<(), Failure> {
-    // SAFETY: as `Mounts::set_up`.
-    let made = unsafe {
-        match node {
-            Node::Directory => libc::mkdirat(directory, path.as_ptr(), 0o755),
-            Node::File => libc::mknodat(directory, path.as_ptr(), libc::S_IFREG | 0o444, 0),
-        }
-    };
-    made_or_there(made)
-}
-
-unsafe fn link(target: &CStr, directory: RawFd, path: &CStr) -> Result<(), Failure> {
-    // SAFETY: as `Mounts::set_up`.
-    made_or_there(unsafe { libc::symlinkat(target.as_ptr(), directory, path.as_ptr()) })
-}
-
-fn made_or_there(result: c_int) -> Result<(), Failure> {
-    match check(MountStep::Create, result.into()) {
-        Err(Failure {
-            errno: libc::EEXIST, ..
-        }) => Ok(()),
-        made => made.map(drop),
+fn made_or_there(made: Result<usize, c_int>) -> Result<(), Failure> {
+    match made {
+        Err(libc::EEXIST) => Ok(()),
+        made => made.map(drop).map_err(failed(MountStep::Create)),
     }
 }

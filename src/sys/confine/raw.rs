@@ -12,6 +12,13 @@ use std::os::fd::RawFd;
 #[derive(Debug)]
 pub(super) struct Fd(pub(super) RawFd);
 
+impl Fd {
+    /// The number of what stays open.
+    pub(super) fn into_raw(self) -> RawFd {
+        std::mem::ManuallyDrop::new(self).0
+    }
+}
+
 impl Drop for Fd {
     fn drop(&mut self) {
         // SAFETY: an integer.
