@@ -3,7 +3,7 @@
 use super::facts::RealFiles;
 use super::landlock::{restriction, writable_trees};
 use super::means::{Means, NoNamespaces, make_ground};
-use super::plan::{Base, Files, Network, Plan, RuleAccess, plan};
+use super::plan::{Base, Files, Network, Plan, RuleAccess, is_private, plan};
 use super::policy::{PolicyError, Surroundings};
 use crate::protocol::sandbox::Sandbox;
 use crate::sys::confine::{self, Calls, ConfineError, Confinement, Ground, Mounts, PlaceKind};
@@ -11,7 +11,6 @@ use crate::sys::landlock::{self, LandlockError, Restriction};
 use crate::sys::spawn::{Child, Program};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// Keeps sandboxes, as far as this system can: with namespaces, or where there are none for us with Landlock, which can
@@ -178,11 +177,4 @@ fn mounts(plan: &Plan) -> Mounts {
         mounts.add(rule.path.as_os_str().as_bytes(), kind, is_directory);
     }
     mounts
-}
-
-/// These are private and have nothing of the host's in them, whatever the policy says: through the host's processes and
-/// devices there are ways out. What lies in shared memory is only files.
-pub(super) fn is_private(path: &Path) -> bool {
-    let is_in_shared_memory = path.starts_with("/dev/shm") && path != "/dev/shm";
-    path.starts_with("/proc") || path.starts_with("/dev") && !is_in_shared_memory
 }

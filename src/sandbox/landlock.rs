@@ -1,7 +1,6 @@
 //! What Landlock can keep of a plan.
 
-use super::enforce::is_private;
-use super::plan::{Base, Files, Rule, RuleAccess};
+use super::plan::{Base, Files, Rule, RuleAccess, is_private};
 use crate::sys::confine::{self, Calls};
 use crate::sys::landlock::{LandlockError, Restriction, Ruleset};
 

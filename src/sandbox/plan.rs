@@ -5,7 +5,7 @@ use super::plan_access::AccessMap;
 use super::plan_rules::rules;
 use super::policy::{Places, PolicyError, Start, Surroundings};
 use crate::protocol::sandbox::{FileSystemPolicy, NetworkPolicy, Permissions, Sandbox, WindowsSandboxLevel};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What holds for a command or call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,13 @@ pub enum RuleAccess {
     Link(PathBuf),
 }
 
+impl Rule {
+    /// Whether it takes everything away.
+    pub(super) fn hides(&self) -> bool {
+        matches!(self.access, RuleAccess::HiddenDirectory | RuleAccess::HiddenFile)
+    }
+}
+
 impl Plan {
     /// Whether nothing at all has to be enforced: the policy is disabled, or it leaves both files and network open,
     /// whether somebody else keeps the files (`external`) or nobody.
@@ -95,10 +102,7 @@ impl Plan {
     pub fn restricts_reads(&self) -> bool {
         match &self.files {
             Files::Open => false,
-            Files::Restricted { base, rules } => {
-                let hides = |rule: &Rule| matches!(rule.access, RuleAccess::HiddenDirectory | RuleAccess::HiddenFile);
-                *base == Base::Empty || rules.iter().any(hides)
-            }
+            Files::Restricted { base, rules } => *base == Base::Empty || rules.iter().any(Rule::hides),
         }
     }
 
@@ -154,4 +158,11 @@ pub fn plan(sandbox: &Sandbox, surroundings: &Surroundings, facts: &dyn Facts) -
         },
         cwd: start.cwd.to_owned(),
     })
+}
+
+/// Whether a sandbox has something of its own there, or nothing, and never anything of the host's, whatever a policy says:
+/// through the host's processes and devices there are ways out. What lies in shared memory is only files.
+pub(super) fn is_private(path: &Path) -> bool {
+    let is_in_shared_memory = path.starts_with("/dev/shm") && path != "/dev/shm";
+    path.starts_with("/proc") || path.starts_with("/dev") && !is_in_shared_memory
 }

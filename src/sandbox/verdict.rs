@@ -1,12 +1,12 @@
 //! What a plan leaves a call that is carried out by this process itself, and not in a sandbox.
 
-use super::plan::{Base, Files, Plan, Rule, RuleAccess};
+use super::plan::{Base, Files, Plan, Rule, RuleAccess, is_private};
 use crate::files::{Bounds, OPEN_DEVICES};
 use nix::errno::Errno;
 use std::path::Path;
 
-/// The same as a command in the sandbox would be told. There, `/proc` and `/dev` are private, but for what a rule names:
-/// of the host's, nothing can be written but a few devices, and `/dev/shm` where everything may be; and of `/proc` nothing
+/// The same as a command in the sandbox would be told. There, `/proc` and `/dev` are private, whatever a rule gives: of the
+/// host's, nothing can be written but a few devices, and `/dev/shm` where everything may be; and of `/proc` nothing
 /// can be seen where something else is hidden, for the processes of the host lead to that.
 impl Bounds for Plan {
     fn may_pass(&self, path: &Path) -> Result<(), Errno> {
@@ -27,9 +27,9 @@ impl Bounds for Plan {
             return Ok(());
         }
         let Some(rule) = rules.deciding(path) else {
-            let is_private = path.starts_with("/proc") && path != Path::new("/proc") && self.restricts_reads();
+            let leads_around = path.starts_with("/proc") && path != Path::new("/proc") && self.restricts_reads();
             let is_there = rules.base != Base::Empty || is_of_every_sandbox(path) || rules.leads_on(path);
-            return match is_there && !is_private {
+            return match is_there && !leads_around {
                 true => Ok(()),
                 false => Err(Errno::ENOENT),
             };
@@ -54,8 +54,7 @@ impl Bounds for Plan {
             Some(rule) => shows(rule),
             None => rules.base != Base::Empty && !Path::new("/proc").starts_with(path),
         };
-        let hides = |rule: &Rule| matches!(rule.access, RuleAccess::HiddenDirectory | RuleAccess::HiddenFile);
-        match is_whole && !rules.below(path).iter().any(hides) {
+        match is_whole && !rules.below(path).iter().any(Rule::hides) {
             true => Ok(()),
             false => Err(Errno::EACCES),
         }
@@ -70,7 +69,7 @@ impl Bounds for Plan {
             Some(RuleAccess::Write) => Ok(()),
             Some(RuleAccess::Read | RuleAccess::Absent | RuleAccess::Link(_)) => Err(Errno::EROFS),
             Some(RuleAccess::HiddenFile | RuleAccess::HiddenDirectory) => self.may_read(path).and(Err(Errno::EROFS)),
-            None if rules.base == Base::Writable && !is_private(path) => Ok(()),
+            None if rules.base == Base::Writable && !stays_as_it_is(path) => Ok(()),
             None => Err(Errno::EROFS),
         }
     }
@@ -106,13 +105,13 @@ fn is_of_every_sandbox(path: &Path) -> bool {
 }
 
 /// Whether a sandbox that may write everything has something of its own there, to be read only.
-fn is_private(path: &Path) -> bool {
+fn stays_as_it_is(path: &Path) -> bool {
     path.starts_with("/proc") || path.starts_with("/dev") && !path.starts_with("/dev/shm")
 }
 
 /// Whether there is something that may be read.
 fn shows(rule: &Rule) -> bool {
-    matches!(rule.access, RuleAccess::Read | RuleAccess::Write | RuleAccess::Link(_))
+    matches!(rule.access, RuleAccess::Read | RuleAccess::Write | RuleAccess::Link(_)) && !is_private(&rule.path)
 }
 
 /// The rules of a plan that restricts files.
@@ -132,10 +131,10 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The rule for just this path.
+    /// The rule for just this path, if it counts.
     fn at(&self, path: &Path) -> Option<&'a Rule> {
         let index = self.list.binary_search_by(|rule| rule.path.as_path().cmp(path)).ok()?;
-        self.list.get(index)
+        self.list.get(index).filter(|rule| !is_private(path) || rule.hides())
     }
 
     /// The rule that says what holds at a path.

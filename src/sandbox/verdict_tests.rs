@@ -170,5 +170,28 @@ fn writing_everywhere_is_not_writing_to_the_system() {
         ],
     );
     // Unless the policy names it.
-    check("root=r /proc=w", "/proc/", &[("/proc", MOUNTED), ("/proc/sys", ALL)]);
+    check(
+        "root=r /proc=w",
+        "/proc/",
+        &[("/proc", TO_READ), ("/proc/sys", TO_READ)],
+    );
+}
+
+#[test]
+fn of_what_is_private_in_a_sandbox_no_rule_gives_the_host_s() {
+    check(
+        "minimal=r /proc=r /dev/sda=w /dev/shm/x=w",
+        "/proc/ /proc/1/ /proc/1/environ /dev/ /dev/sda /dev/shm/ /dev/shm/x/",
+        &[
+            ("/proc/1/environ", UNSEEN),
+            ("/dev/sda", UNSEEN),
+            ("/dev/shm/x/new", ALL),
+        ],
+    );
+    // But what is denied is.
+    check(
+        "root=w /proc=d",
+        "/proc/ /proc/1/ /proc/1/environ",
+        &[("/proc/1/environ", HIDDEN), ("/etc/x", ALL)],
+    );
 }
