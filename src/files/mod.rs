@@ -11,6 +11,7 @@
 mod bounds;
 mod canonicalize;
 mod copy;
+mod copy_tree;
 mod directory;
 mod error;
 #[cfg(test)]
