@@ -4,6 +4,7 @@ use super::args::{Listen, ServeArgs};
 use exec_server::process::{adopt_orphans, kill_descendants, reap_orphans};
 use exec_server::server::{Server, ServerConfig, WebSocketListener};
 use exec_server::sys::allocator;
+use exec_server::transport::outlet::Outlet;
 use log::{info, warn};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, Signal};
@@ -70,7 +71,7 @@ fn serve_stdio(server: &Arc<Server>) -> io::Result<()> {
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
     let ending = server.clone();
-    server.serve_lines(input, output, move || end(&ending))
+    server.serve_lines(input, Outlet::of_file(output), move || end(&ending))
 }
 
 /// Ends the server with everything that its commands have started.

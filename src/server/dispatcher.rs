@@ -80,29 +80,26 @@ impl Dispatcher {
         }
     }
 
-    /// Carries out what is received until there is no more, or until something after which it makes no sense.
-    pub(super) fn run(&mut self, received: &mut dyn Iterator<Item = Received>) -> Option<Violation> {
-        for message in received {
-            let outcome = match message {
-                Received::Request { id, method, params } => {
-                    self.request(id, &method, params);
-                    Ok(())
-                }
-                Received::Notification { method, params } => self.notification(&method, &params),
-                // The first server did not mind.
-                Received::Answer if self.speaks_first_wire => Ok(()),
-                Received::Answer => {
-                    self.outbox
-                        .complain(&RpcError::invalid_request("unexpected answer: nothing was asked"));
-                    Ok(())
-                }
-                Received::Violation { code, reason } => Err((code, reason)),
-            };
-            if let Err(violation) = outcome {
-                return Some(violation);
+    /// Carries out what was received.
+    ///
+    /// # Errors
+    /// When the connection cannot go on after that.
+    pub(super) fn carry_out(&mut self, received: Received) -> Result<(), Violation> {
+        match received {
+            Received::Request { id, method, params } => {
+                self.request(id, &method, params);
+                Ok(())
             }
+            Received::Notification { method, params } => self.notification(&method, &params),
+            // The first server did not mind.
+            Received::Answer if self.speaks_first_wire => Ok(()),
+            Received::Answer => {
+                self.outbox
+                    .complain(&RpcError::invalid_request("unexpected answer: nothing was asked"));
+                Ok(())
+            }
+            Received::Violation { code, reason } => Err((code, reason)),
         }
-        None
     }
 
     /// The session of the connection, if it has one.

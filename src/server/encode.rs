@@ -35,10 +35,6 @@ impl Batch {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
     }

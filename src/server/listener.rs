@@ -3,11 +3,13 @@
 use super::Server;
 use super::connection::{Connection, spawn};
 use super::outbox::Outbox;
+use super::reader::Reader;
 use super::stream_sink::StreamSink;
 use crate::process::Audience;
 use crate::transport::Framing;
 use crate::transport::auth::Authorizer;
 use crate::transport::http::{self, Verdict};
+use crate::transport::outlet::Outlet;
 use crate::transport::websocket::WebSocketSource;
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
@@ -163,16 +165,21 @@ fn linger(stream: &mut TcpStream, deadline: Instant) {
 fn start(server: &Arc<Server>, stream: TcpStream, early: Vec<u8>, present: super::Present) -> io::Result<()> {
     // What is in flight when the connection is cut must be less than what is retained.
     setsockopt(&stream, sockopt::SndBuf, &server.config.socket_send_bytes)?;
-    let output = stream.try_clone()?;
-    let socket = Arc::new(stream.try_clone()?);
+    let socket = Arc::new(stream);
     let cut = socket.clone();
-    let (outbox, flow) = Outbox::new(
+    let (outbox, flow, bell) = Outbox::new(
         &server.config,
         true,
         Box::new(move || drop(cut.shutdown(Shutdown::Both))),
     );
     let max_bytes = server.config.max_message_bytes;
-    let source = WebSocketSource::new(stream, early, max_bytes, server.memory.clone(), outbox.clone());
+    let source = WebSocketSource::new(
+        SharedSocket(socket.clone()),
+        early,
+        max_bytes,
+        server.memory.clone(),
+        outbox.clone(),
+    );
     let connection = Connection {
         server: server.clone(),
         outbox: outbox.clone(),
@@ -181,13 +188,22 @@ fn start(server: &Arc<Server>, stream: TcpStream, early: Vec<u8>, present: super
         ended: close_later(server, &socket),
         present,
     };
-    let (reader, parsed) = connection.reader();
-    let sink = StreamSink::new(Box::new(output), Framing::WebSocket, server.config.batch_bytes);
-    connection.start(flow, Box::new(sink), parsed)?;
+    let output = Outlet::Tcp(socket.clone());
+    let sink = StreamSink::new(output, Framing::WebSocket, server.config.batch_bytes);
+    let (conversation, writer) = connection.open(flow, bell, Box::new(sink))?;
     server.keep_alive(&outbox);
-    reader.run(source);
+    Reader::new(conversation, writer).run(source);
     discard(&socket);
     Ok(())
+}
+
+/// The socket, to be read from.
+struct SharedSocket(Arc<TcpStream>);
+
+impl Read for SharedSocket {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(room)
+    }
 }
 
 /// Lets the client know that nothing more comes, and cuts it off if it then goes on for long. To close at once, with

@@ -8,6 +8,7 @@ mod answer_text;
 mod channel_sink;
 mod config;
 mod connection;
+mod desk;
 mod dispatcher;
 mod encode;
 mod environment;
@@ -23,6 +24,7 @@ mod outbox;
 mod params;
 mod path_order;
 mod process_calls;
+mod reader;
 mod sandbox;
 mod session;
 mod stream_sink;
@@ -37,11 +39,12 @@ use crate::protocol::environment::EnvironmentInfo;
 use crate::sandbox::Enforcer;
 use crate::transport::large_memory::LargeMemory;
 use crate::transport::memory::ServerEnd;
+use crate::transport::outlet::Outlet;
 use janitor::Janitor;
 use outbox::Outbox;
 use session::{Session, Sessions};
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -105,7 +108,7 @@ impl Server {
     pub fn serve_lines(
         self: &Arc<Server>,
         input: impl Read + Send + 'static,
-        output: impl Write + Send + 'static,
+        output: Outlet,
         ended: impl Fn() + Send + Sync + 'static,
     ) -> std::io::Result<()> {
         connection::serve_lines(self, input, output, Arc::new(ended))

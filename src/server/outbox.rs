@@ -6,8 +6,9 @@ use crate::process::{Audience, Process};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, RequestId};
 use crate::transport::websocket::{self, Companion};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use serde::Serialize;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,11 +33,14 @@ pub(super) enum Outgoing {
 
 /// What is to leave one connection: a lane for answers, and the processes that have news.
 ///
-/// Nothing waits here. The writer takes what it can write; output itself stays in the processes' logs until then.
+/// Nothing waits here. The writer takes what it can write; output itself stays in the processes' logs until then. It
+/// sleeps while there is nothing, and is woken by a bell; but not for the answers that the thread has that reads from
+/// the connection: these it writes itself, see [`answers_on_this_thread`](Outbox::answers_on_this_thread).
 pub struct Outbox {
     id: u64,
     answers: Sender<Outgoing>,
     news: Sender<News>,
+    bell: Sender<()>,
     is_websocket: bool,
     /// Bytes and number of answers that are not written yet.
     unread_bytes: AtomicUsize,
@@ -77,20 +81,30 @@ pub(super) struct Outflow {
     pub(super) news: Receiver<News>,
 }
 
+thread_local! {
+    /// The outbox whose answers this thread writes.
+    static WRITES_ANSWERS_OF: Cell<u64> = const { Cell::new(0) };
+}
+
+/// So many bytes of answers are worth waking the writer for.
+const WORTH_WAKING: usize = 64 * 1024;
+
 impl Outbox {
-    /// An outbox, and the writer's end of it. `on_broken` is to cut the connection.
+    /// An outbox, the writer's end of it, and the writer's bell. `on_broken` is to cut the connection.
     pub(super) fn new(
         config: &ServerConfig,
         is_websocket: bool,
         on_broken: Box<dyn Fn() + Send + Sync>,
-    ) -> (Arc<Outbox>, Outflow) {
+    ) -> (Arc<Outbox>, Outflow, Receiver<()>) {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let (answers, answers_out) = unbounded();
         let (news, news_out) = unbounded();
+        let (bell, bell_out) = bounded(1);
         let outbox = Outbox {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             answers,
             news,
+            bell,
             is_websocket,
             unread_bytes: AtomicUsize::new(0),
             unread_answers: AtomicUsize::new(0),
@@ -110,6 +124,7 @@ impl Outbox {
                 answers: answers_out,
                 news: news_out,
             },
+            bell_out,
         )
     }
 
@@ -134,10 +149,31 @@ impl Outbox {
             (self.on_broken)();
         }
         // A broken connection needs nothing more, but its writer must end.
-        if !self.broken.load(Ordering::Relaxed) || matches!(outgoing, Outgoing::Finish) {
+        let is_last = matches!(outgoing, Outgoing::Finish);
+        if !self.broken.load(Ordering::Relaxed) || is_last {
             // It can only fail when the writer has ended, and then nobody is there to read it.
             let _ = self.answers.send(outgoing);
+            if is_last || before + bytes >= WORTH_WAKING || WRITES_ANSWERS_OF.get() != self.id {
+                self.ring();
+            }
         }
+    }
+
+    /// From now on this thread looks itself, before it waits for anything, after the answers it has put here: with
+    /// [`has_answers`](Outbox::has_answers).
+    pub(super) fn answers_on_this_thread(&self) {
+        WRITES_ANSWERS_OF.set(self.id);
+    }
+
+    /// Whether there are answers that nobody has taken.
+    pub(super) fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Wakes the writer.
+    pub(super) fn ring(&self) {
+        // If it has been rung before, the writer has yet to look.
+        let _ = self.bell.try_send(());
     }
 
     /// The writer has taken something of that many bytes.
@@ -199,6 +235,7 @@ impl Outbox {
     /// Puts a process that has news, or whose turn is over, at the end of the queue.
     pub(super) fn queue(&self, news: News) {
         let _ = self.news.send(news);
+        self.ring();
     }
 
     /// Itself, for a process whose events are to be told like that.

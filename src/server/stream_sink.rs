@@ -7,40 +7,43 @@ use super::writer::Sink;
 use crate::process::{Event, Process, Replay};
 use crate::protocol::message::RequestId;
 use crate::transport::Framing;
+use crate::transport::outlet::Outlet;
 use std::io::{self, Write};
 
 /// Frames messages and writes them to a stream, many small ones in one go.
 pub(super) struct StreamSink {
-    stream: Box<dyn Write + Send>,
+    stream: Outlet,
     framing: Framing,
     batch: Batch,
+    /// How much of the batch is written.
+    written: usize,
     batch_bytes: usize,
 }
 
 impl StreamSink {
-    /// A sink that writes once it has `batch_bytes`, or nothing more comes.
-    pub(super) fn new(stream: Box<dyn Write + Send>, framing: Framing, batch_bytes: usize) -> StreamSink {
+    /// A sink that is full once it has `batch_bytes`.
+    pub(super) fn new(stream: Outlet, framing: Framing, batch_bytes: usize) -> StreamSink {
         StreamSink {
             stream,
             framing,
             batch: Batch::new(framing),
+            written: 0,
             batch_bytes,
         }
     }
 
     fn write_batch(&mut self) -> io::Result<()> {
-        if !self.batch.is_empty() {
-            self.stream.write_all(self.batch.bytes())?;
-            self.batch.clear();
+        let rest = &self.batch.bytes()[self.written..];
+        if !rest.is_empty() {
+            self.stream.write_all(rest)?;
         }
+        self.clear();
         Ok(())
     }
 
-    fn write_full_batch(&mut self) -> io::Result<()> {
-        if self.batch.len() >= self.batch_bytes {
-            self.write_batch()?;
-        }
-        Ok(())
+    fn clear(&mut self) {
+        self.batch.clear();
+        self.written = 0;
     }
 
     /// Writes a message without copying it into the batch.
@@ -59,27 +62,40 @@ impl Sink for StreamSink {
             return self.write_large(message);
         }
         self.batch.message(message.bytes());
-        self.write_full_batch()
+        Ok(())
     }
 
     fn frames(&mut self, frames: &[u8]) -> io::Result<()> {
         self.batch.raw(frames);
-        self.write_full_batch()
+        Ok(())
     }
 
     fn replay(&mut self, id: &RequestId, replay: Replay, _: bool) -> io::Result<()> {
         encode::replay(&mut self.batch, id, &replay, false);
-        self.write_full_batch()
+        Ok(())
     }
 
     fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()> {
         encode::event(&mut self.batch, process.id(), wire, seq, &event);
-        self.write_full_batch()
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.len() >= self.batch_bytes
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.write_batch()?;
         self.stream.flush()
+    }
+
+    fn flush_at_once(&mut self) -> io::Result<bool> {
+        self.written += self.stream.write_at_once(&self.batch.bytes()[self.written..])?;
+        let all = self.written == self.batch.len();
+        if all {
+            self.clear();
+        }
+        Ok(all)
     }
 
     fn is_large(&self) -> bool {

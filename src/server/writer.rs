@@ -1,16 +1,20 @@
-//! The only thread that writes to a connection.
+//! What writes to a connection: the thread that is there for it, or, for small answers, the one that reads.
 
 use super::answer_text::AnswerText;
 use super::outbox::{News, Outbox, Outflow, Outgoing, Wire};
 use crate::process::{Audience, Event, Process, Replay};
 use crate::protocol::message::RequestId;
-use crossbeam_channel::Select;
+use crossbeam_channel::Receiver;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// How long nothing must have been written before a sink's memory is given back.
 const IDLE_BEFORE_SHRINKING: Duration = Duration::from_secs(1);
+
+/// Answers of no more than this, one and all together, are written by the thread that reads. More is worth waking the
+/// writer for, which copies and writes it while requests are read.
+const AT_ONCE_BYTES: usize = 64 * 1024;
 
 /// Where a connection's messages go: a stream of bytes or a channel. An error ends the connection.
 pub(super) trait Sink: Send {
@@ -22,8 +26,16 @@ pub(super) trait Sink: Send {
     fn replay(&mut self, id: &RequestId, replay: Replay, raw: bool) -> io::Result<()>;
     /// Writes the notification of an event.
     fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()>;
-    /// There is nothing more for now: what was held back goes out.
+    /// Whether so much is held back that it is to go out.
+    fn is_full(&self) -> bool {
+        false
+    }
+    /// What was held back goes out.
     fn flush(&mut self) -> io::Result<()>;
+    /// The same, as far as that needs no waiting; whether that was all.
+    fn flush_at_once(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Whether it keeps memory that [`shrink`](Sink::shrink) gives back.
     fn is_large(&self) -> bool;
     /// Nothing was written for a while.
@@ -31,45 +43,83 @@ pub(super) trait Sink: Send {
 }
 
 /// Moves what an [`Outbox`] has to a [`Sink`].
-pub(super) struct Writer {
+struct Writer {
     sink: Box<dyn Sink>,
     outbox: Arc<Outbox>,
     flow: Outflow,
+    /// An answer that was not for writing at once.
+    put_off: Option<Outgoing>,
     quantum_bytes: usize,
     events: Vec<(u64, Event)>,
     finishing: bool,
 }
 
-impl Writer {
-    pub(super) fn new(sink: Box<dyn Sink>, outbox: Arc<Outbox>, flow: Outflow, quantum_bytes: usize) -> Writer {
-        Writer {
+/// The writer of a connection. Whoever has the lock writes; it is the one lock that is held across I/O, and only the
+/// writer's thread waits for it.
+#[derive(Clone)]
+pub(super) struct SharedWriter(Arc<Mutex<Writer>>);
+
+impl SharedWriter {
+    pub(super) fn new(sink: Box<dyn Sink>, outbox: Arc<Outbox>, flow: Outflow, quantum_bytes: usize) -> SharedWriter {
+        SharedWriter(Arc::new(Mutex::new(Writer {
             sink,
             outbox,
             flow,
+            put_off: None,
             quantum_bytes,
             events: Vec::new(),
             finishing: false,
-        }
+        })))
     }
 
-    /// Writes until [`Outgoing::Finish`], and then what there is by then.
+    /// Writes until [`Outgoing::Finish`], and then what there is by then; whenever `bell` says that there is something.
     ///
     /// # Errors
     /// What the sink said; it is of no use any more then.
-    pub(super) fn run(mut self) -> io::Result<()> {
+    pub(super) fn run(&self, bell: &Receiver<()>) -> io::Result<()> {
         loop {
-            while self.write_next()? {}
-            self.sink.flush()?;
-            if self.finishing {
+            let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.write_all()?;
+            if writer.finishing {
                 return Ok(());
             }
-            self.wait();
+            let is_large = writer.sink.is_large();
+            drop(writer);
+            if is_large && bell.recv_timeout(IDLE_BEFORE_SHRINKING).is_err() {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).sink.shrink();
+            } else if is_large {
+                continue;
+            }
+            let _ = bell.recv();
         }
+    }
+
+    /// Writes the answers there are, if they are small, nobody else writes, and it needs no waiting. Whether all are
+    /// written; if not, the bell is to be rung.
+    pub(super) fn write_answers_at_once(&self) -> bool {
+        let mut writer: MutexGuard<'_, Writer> = match self.0.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        // The writer's thread meets the same error, and deals with it.
+        writer.write_answers_at_once().unwrap_or(false)
+    }
+}
+
+impl Writer {
+    fn write_all(&mut self) -> io::Result<()> {
+        while self.write_next()? {
+            if self.sink.is_full() {
+                self.sink.flush()?;
+            }
+        }
+        self.sink.flush()
     }
 
     /// Writes the next thing there is; whether there was one.
     fn write_next(&mut self) -> io::Result<bool> {
-        if let Ok(outgoing) = self.flow.answers.try_recv() {
+        if let Some(outgoing) = self.next_answer() {
             self.write(outgoing)?;
             return Ok(true);
         }
@@ -78,11 +128,33 @@ impl Writer {
         };
         // The answer to a start was put in its lane before the process had news; so it is there by now, even if it was
         // not above.
-        while let Ok(outgoing) = self.flow.answers.try_recv() {
+        while let Some(outgoing) = self.next_answer() {
             self.write(outgoing)?;
         }
         self.write_news(news)?;
         Ok(true)
+    }
+
+    fn next_answer(&mut self) -> Option<Outgoing> {
+        self.put_off.take().or_else(|| self.flow.answers.try_recv().ok())
+    }
+
+    fn write_answers_at_once(&mut self) -> io::Result<bool> {
+        let mut bytes = 0;
+        while let Some(outgoing) = self.next_answer() {
+            bytes += match &outgoing {
+                Outgoing::Message(message) => message.len(),
+                Outgoing::Frames(frames) => frames.len(),
+                Outgoing::Replay { .. } | Outgoing::Finish => AT_ONCE_BYTES,
+            };
+            if bytes >= AT_ONCE_BYTES {
+                self.put_off = Some(outgoing);
+                self.sink.flush_at_once()?;
+                return Ok(false);
+            }
+            self.write(outgoing)?;
+        }
+        self.sink.flush_at_once()
     }
 
     fn write(&mut self, outgoing: Outgoing) -> io::Result<()> {
@@ -126,15 +198,5 @@ impl Writer {
             self.outbox.queue(news);
         }
         Ok(())
-    }
-
-    fn wait(&mut self) {
-        let mut select = Select::new();
-        select.recv(&self.flow.answers);
-        select.recv(&self.flow.news);
-        if self.sink.is_large() && select.ready_timeout(IDLE_BEFORE_SHRINKING).is_err() {
-            self.sink.shrink();
-        }
-        select.ready();
     }
 }

@@ -8,6 +8,7 @@ pub mod large_memory;
 pub mod line;
 mod line_buffer;
 pub mod memory;
+pub mod outlet;
 #[cfg(feature = "signed-tokens")]
 pub mod signed;
 pub mod stdio;
@@ -59,8 +60,9 @@ pub enum Ended {
 pub trait Source: Send {
     /// What a message of this transport is called in errors.
     fn describe(&self) -> &'static str;
-    /// Waits for what comes next.
-    fn next(&mut self) -> Incoming;
+    /// Waits for what comes next. `before_waiting` is called each time before more is read, which may have to wait: all
+    /// that came in until then was given out.
+    fn next(&mut self, before_waiting: &mut dyn FnMut()) -> Incoming;
 }
 
 /// How messages are told apart in the bytes that go out.

@@ -29,7 +29,7 @@ impl<R: Read + Send> Source for LineSource<R> {
         "JSON-RPC message from exec-server stdio"
     }
 
-    fn next(&mut self) -> Incoming {
+    fn next(&mut self, before_waiting: &mut dyn FnMut()) -> Incoming {
         loop {
             match self.lines.take_line() {
                 Some(Ok((text, base64))) => return Incoming::Message { text, base64 },
@@ -37,6 +37,7 @@ impl<R: Read + Send> Source for LineSource<R> {
                 None if self.at_end => return Incoming::Ended(Ended::ByPeer),
                 None => {}
             }
+            before_waiting();
             match self.stream.read(self.lines.spare()) {
                 Ok(0) => {
                     self.at_end = true;

@@ -46,7 +46,7 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
         "websocket JSON-RPC message from exec-server websocket"
     }
 
-    fn next(&mut self) -> Incoming {
+    fn next(&mut self, before_waiting: &mut dyn FnMut()) -> Incoming {
         loop {
             match self.frames.take_frame() {
                 Some(Ok(Frame::Message((text, base64)))) => return Incoming::Message { text, base64 },
@@ -69,6 +69,7 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
                 }
                 None => {}
             }
+            before_waiting();
             match self.stream.read(self.frames.spare()) {
                 Ok(0) => return Incoming::Ended(Ended::ByPeer),
                 Ok(n) => {

@@ -94,7 +94,7 @@ pub fn server(bytes: &[u8], max_bytes: usize, pieces: Pieces<'_>) -> Outcome {
     let mut source = WebSocketSource::new(wire, early.to_vec(), max_bytes, MEMORY.clone(), companion.clone());
     let mut outcome = Outcome::default();
     outcome.violation = loop {
-        match source.next() {
+        match source.next(&mut || ()) {
             Incoming::Message { text, base64 } => {
                 assert!(text.len() <= max_bytes);
                 let run = &text[base64];

@@ -1,0 +1,160 @@
+//! Where the bytes of a connection go.
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{MsgFlags, send};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A stream to write to, and, where the system has a way, to write to without ever waiting.
+pub enum Outlet {
+    /// One that can only be waited for.
+    Stream(Box<dyn Write + Send>),
+    /// A pipe that was opened a second time: whether writing waits belongs to an open file, and others may have ours too.
+    Pipe {
+        /// As it was given.
+        waiting: File,
+        /// The second one.
+        at_once: File,
+    },
+    /// A connected TCP socket.
+    Tcp(Arc<TcpStream>),
+    /// A connected socket of another kind.
+    Socket(File),
+}
+
+impl Outlet {
+    /// An outlet to what `file` is.
+    pub fn of_file(file: File) -> Outlet {
+        let kind = fstat(&file).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+        match kind {
+            Ok(SFlag::S_IFSOCK) => Outlet::Socket(file),
+            Ok(SFlag::S_IFIFO) => {
+                let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                match open(&path, flags, Mode::empty()) {
+                    Ok(at_once) => Outlet::Pipe {
+                        waiting: file,
+                        at_once: at_once.into(),
+                    },
+                    Err(_) => Outlet::Stream(Box::new(file)),
+                }
+            }
+            _ => Outlet::Stream(Box::new(file)),
+        }
+    }
+
+    /// Writes what can be written without waiting, and returns how many bytes that was.
+    ///
+    /// # Errors
+    /// What the system said, but for that it would have to wait.
+    pub fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self {
+            Outlet::Stream(_) => return Ok(0),
+            Outlet::Pipe { at_once, .. } => nix::unistd::write(at_once, bytes),
+            Outlet::Tcp(socket) => send_at_once(socket.as_fd(), bytes),
+            Outlet::Socket(socket) => send_at_once(socket.as_fd(), bytes),
+        };
+        match written {
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            written => Ok(written?),
+        }
+    }
+}
+
+fn send_at_once(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
+    send(
+        socket.as_raw_fd(),
+        bytes,
+        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+    )
+}
+
+impl Write for Outlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Outlet::Stream(stream) => stream.write(bytes),
+            Outlet::Pipe { waiting, .. } => waiting.write(bytes),
+            Outlet::Tcp(socket) => (&**socket).write(bytes),
+            Outlet::Socket(socket) => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Outlet::Stream(stream) => stream.flush(),
+            // The system keeps nothing back.
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::unistd::pipe;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    /// Writes until nothing more fits, and returns how much that was.
+    fn fill(outlet: &mut Outlet) -> usize {
+        let mut total = 0;
+        loop {
+            match outlet.write_at_once(&[7; 100_000]).unwrap() {
+                0 => return total,
+                n => total += n,
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_pipe_is_not_waited_for_and_loses_nothing() {
+        let (reader, writer) = pipe().unwrap();
+        let mut outlet = Outlet::of_file(writer.into());
+        assert!(matches!(outlet, Outlet::Pipe { .. }));
+        let mut expected = fill(&mut outlet);
+        assert!(expected >= 4096);
+        let mut reader = File::from(reader);
+        let mut some = vec![0; 5000];
+        reader.read_exact(&mut some).unwrap();
+        expected += outlet.write_at_once(b"more").unwrap();
+        drop(outlet);
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        assert_eq!(some.len() + rest.len(), expected);
+    }
+
+    #[test]
+    fn a_pipe_as_it_was_given_still_waits() {
+        let (_reader, writer) = pipe().unwrap();
+        let other = writer.try_clone().unwrap();
+        let _outlet = Outlet::of_file(writer.into());
+        let flags = OFlag::from_bits_truncate(fcntl(&other, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK));
+    }
+
+    #[test]
+    fn a_full_socket_is_not_waited_for() {
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        let mut outlet = Outlet::of_file(OwnedFd::from(writer).into());
+        assert!(matches!(outlet, Outlet::Socket(_)));
+        let expected = fill(&mut outlet);
+        drop(outlet);
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), expected);
+    }
+
+    #[test]
+    fn what_can_only_be_waited_for_is_left_alone() {
+        let file = File::options().write(true).open("/dev/null").unwrap();
+        assert_eq!(Outlet::of_file(file).write_at_once(b"x").unwrap(), 0);
+    }
+}
