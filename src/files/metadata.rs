@@ -12,7 +12,7 @@ use super::bounds::{End, find};
 use super::error::FilesError;
 use super::place::{Links, Place, file_type};
 use crate::protocol::files::FsGetMetadataResponse;
-use crate::sys::statx::birth_time;
+use crate::sys::statx::{Described, birth_time};
 
 /// Kind, size and times of what a path leads to, and whether the path itself is a link.
 ///
@@ -72,6 +72,20 @@ fn describe(stat: &FileStat, is_symlink: bool, born: Option<(i64, u32)>) -> FsGe
         size: u64::try_from(size).unwrap_or(0),
         created_at_ms: born.map_or(0, |(s, ns)| milliseconds(s, i64::from(ns))),
         modified_at_ms: milliseconds(seconds, nanoseconds),
+    }
+}
+
+/// What there is to say of a file that is no link.
+pub(super) fn description(found: &Described) -> FsGetMetadataResponse {
+    let kind = SFlag::from_bits_truncate(found.mode) & SFlag::S_IFMT;
+    let milliseconds = |(seconds, nanoseconds): (i64, u32)| milliseconds(seconds, nanoseconds.into());
+    FsGetMetadataResponse {
+        is_directory: kind == SFlag::S_IFDIR,
+        is_file: kind == SFlag::S_IFREG,
+        is_symlink: false,
+        size: found.size,
+        created_at_ms: found.born.map_or(0, milliseconds),
+        modified_at_ms: milliseconds(found.modified),
     }
 }
 

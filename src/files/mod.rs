@@ -8,6 +8,7 @@
 //! A call may have [`Bounds`]. Then its path is gone along step by step, to find out where it really leads, and what is
 //! permitted there decides; the call goes on from the directory that was found so.
 
+mod at_once;
 mod bounds;
 mod canonicalize;
 mod copy;
@@ -27,6 +28,7 @@ mod walk;
 mod watch;
 mod write;
 
+pub use at_once::LocalDevices;
 pub use bounds::{Bounds, OPEN_DEVICES};
 pub use canonicalize::canonicalize;
 pub use copy::{Copied, copy};

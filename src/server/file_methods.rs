@@ -6,7 +6,9 @@ use super::outbox::Responder;
 use super::params::Params;
 use super::path_order::Touch;
 use super::sandbox::{Intent, Permit};
-use crate::files::{self, FileHandles, FilesError, FilesErrorKind, Form, Patience, RemoveOptions, Replaced};
+use crate::files::{
+    self, FileHandles, FilesError, FilesErrorKind, Form, LocalDevices, Patience, RemoveOptions, Replaced,
+};
 use crate::protocol::decode::Fields;
 use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{FsCanonicalizeResponse, FsCopyResponse, FsOpenMode, FsOpenResponse, FsWalkOptions};
@@ -26,6 +28,7 @@ pub(super) struct Method {
     /// Whether it may change what it touches.
     writes: bool,
     run: Run,
+    at_once: Option<AtOnce>,
 }
 
 /// What a method does.
@@ -38,8 +41,14 @@ enum Run {
 
 type Answer = fn(&Call<'_>, &Fields<'_>, &mut AnswerText) -> Result<(), RpcError>;
 
+/// Appends the result if that needs no waiting and nothing is unusual; else nothing.
+type AtOnce = fn(&LocalDevices, &Fields<'_>, &mut AnswerText) -> Option<()>;
+
 const METHODS: [Method; 14] = [
-    reading("fs/getMetadata", "struct FsGetMetadataParams", get_metadata),
+    Method {
+        at_once: Some(get_metadata_at_once),
+        ..reading("fs/getMetadata", "struct FsGetMetadataParams", get_metadata)
+    },
     reading("fs/readFile", "struct FsReadFileParams", read_file),
     writing("fs/writeFile", "struct FsWriteFileParams", write_file),
     writing("fs/createDirectory", "struct FsCreateDirectoryParams", create_directory),
@@ -57,6 +66,7 @@ const METHODS: [Method; 14] = [
         params: "struct FsWatchMissingParams",
         writes: true,
         run: Run::Watch,
+        at_once: None,
     },
 ];
 
@@ -66,6 +76,7 @@ const fn reading(name: &'static str, params: &'static str, answer: Answer) -> Me
         params,
         writes: false,
         run: Run::Answer(answer),
+        at_once: None,
     }
 }
 
@@ -129,10 +140,19 @@ pub(super) struct Call<'a> {
     pub(super) memory: &'a LargeMemory,
     /// What may take long to close, for when everybody has been answered.
     pub(super) replaced: &'a Cell<Option<Replaced>>,
+    pub(super) devices: &'a LocalDevices,
     pub(super) permitted: Result<(), RpcError>,
 }
 
 impl Method {
+    /// The result, if it can be had without waiting.
+    pub(super) fn answer_at_once(&self, params: &Params, devices: &LocalDevices) -> Option<AnswerText> {
+        let at_once = self.at_once?;
+        let mut result = AnswerText::Small(Vec::new());
+        at_once(devices, &params.fields(self.params).ok()?, &mut result)?;
+        Some(result)
+    }
+
     /// Does it and answers. Without permission it only says what is wrong, with the parameters first.
     pub(super) fn carry_out(&self, call: &Call<'_>, responder: Responder) {
         match self.run {
@@ -163,7 +183,17 @@ fn get_metadata(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> R
     let path: RequestPath = fields.required("path")?;
     let follow = follow(fields)?;
     let permit = call.permit(fields, Intent::Read)?;
-    put(out, &files::metadata(native(&path)?, permit.links(follow))?)
+    let path = native(&path)?;
+    put(out, &files::metadata(path, permit.links(follow))?)?;
+    call.devices.learn(path);
+    Ok(())
+}
+
+fn get_metadata_at_once(devices: &LocalDevices, fields: &Fields<'_>, out: &mut AnswerText) -> Option<()> {
+    let path: RequestPath = fields.required("path").ok()?;
+    let is_usual = follow(fields).ok()? && Sandbox::of_file_call(fields).ok()?.is_none();
+    let metadata = devices.metadata(native(&path).ok().filter(|_| is_usual)?)?;
+    put(out, &metadata).ok()
 }
 
 fn read_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Result<(), RpcError> {

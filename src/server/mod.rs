@@ -34,6 +34,7 @@ mod writer;
 pub use config::ServerConfig;
 pub use listener::WebSocketListener;
 
+use crate::files::LocalDevices;
 use crate::process::Process;
 use crate::protocol::environment::EnvironmentInfo;
 use crate::sandbox::Enforcer;
@@ -59,6 +60,7 @@ pub struct Server {
     sessions: Sessions,
     janitor: Janitor,
     workers: WorkerPool,
+    devices: Arc<LocalDevices>,
     memory: LargeMemory,
     sandboxes: Arc<Enforcer>,
     connections: Count,
@@ -87,6 +89,7 @@ impl Server {
             whole_environment: OnceLock::new(),
             sessions: Sessions::default(),
             workers: WorkerPool::new(config.max_file_workers, janitor.clone()),
+            devices: Arc::default(),
             memory: large_memory(&config, janitor.clone()),
             janitor,
             sandboxes: Arc::default(),

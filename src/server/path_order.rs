@@ -49,6 +49,11 @@ impl<T> PathOrder<T> {
         self.calls.len()
     }
 
+    /// Whether a call is unfinished that may change something.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing > 0
+    }
+
     /// Adds a call. It is returned, with the ticket to [`finish`](PathOrder::finish) it by, if it need not wait.
     pub(super) fn add(&mut self, touches: Vec<Touch>, job: T) -> Option<(u64, T)> {
         let ticket = self.next_ticket;
