@@ -5,24 +5,24 @@ use crate::protocol::files::FsGetMetadataResponse;
 use crate::sys::statx::{Described, describe_known};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{SFlag, stat};
-use nix::sys::statfs::{self, FsType, statfs};
+use nix::sys::statfs::statfs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Only what the kernel has in its cache is looked up, with `EAGAIN` otherwise (linux/openat2.h; Linux 5.12).
 const RESOLVE_CACHED: ResolveFlag = ResolveFlag::from_bits_retain(0x20);
 
-/// File systems within this machine: what they know of a file that they have in memory is how it is.
-const LOCAL: [FsType; 8] = [
-    statfs::EXT4_SUPER_MAGIC,
-    statfs::XFS_SUPER_MAGIC,
-    statfs::BTRFS_SUPER_MAGIC,
-    statfs::F2FS_SUPER_MAGIC,
-    statfs::OVERLAYFS_SUPER_MAGIC,
-    statfs::TMPFS_MAGIC,
-    statfs::MSDOS_SUPER_MAGIC,
-    // ramfs (linux/magic.h), the first root of many small systems.
-    FsType(0x8584_58f6),
+/// File systems within this machine, by their numbers in linux/magic.h: what they know of a file that they have in memory is
+/// how it is.
+const LOCAL: [u32; 8] = [
+    0xef53,      // ext2 to ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0xf2f5_2010, // F2FS
+    0x794c_7630, // overlayfs
+    0x0102_1994, // tmpfs
+    0x4d44,      // FAT
+    0x8584_58f6, // ramfs, the first root of many small systems
 ];
 
 /// So many devices are remembered. A machine has a few.
@@ -77,7 +77,10 @@ impl LocalDevices {
         };
         let number = (nix::libc::major(file.st_dev), nix::libc::minor(file.st_dev));
         if let Some(device) = self.devices().iter_mut().find(|device| device.number == number) {
-            device.is_local = Some(LOCAL.contains(&system.filesystem_type()));
+            // A number of 32 bits, in a type that differs between architectures.
+            #[allow(clippy::unnecessary_cast)]
+            let kind = system.filesystem_type().0 as u32;
+            device.is_local = Some(LOCAL.contains(&kind));
         }
     }
 

@@ -1,29 +1,38 @@
 //! The memory that output lies in.
 
-use crate::sys::pages::Pages;
+use crate::sys::memory;
+use crate::sys::slabs::{PIECE_BYTES, Piece};
 use std::io;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// The size of a [`Block`], in bytes: what a pipe holds on Linux, so one read can empty it. Smaller blocks cost more
 /// CPU per byte (measured over 4 to 64 KiB: 1.5 to 0.55 s/GiB for read, encode and write), larger ones hardly less.
-pub const BLOCK_BYTES: usize = 64 * 1024;
+pub const BLOCK_BYTES: usize = PIECE_BYTES;
 
 /// A chunk that fills less of a block than this is copied to a place of its own size, so that what is retained never
 /// takes more than twice its size.
 const WORTH_A_BLOCK: usize = BLOCK_BYTES / 2;
 
 /// Page-aligned memory that a descriptor is read into.
-pub struct Block(Pages);
+pub struct Block(Piece);
 
 impl Block {
-    /// Maps a block.
+    /// A block of memory.
     ///
     /// # Errors
     /// What the system said: out of memory.
     pub fn new() -> io::Result<Block> {
-        const LEN: NonZeroUsize = NonZeroUsize::new(BLOCK_BYTES).expect("a constant above zero");
-        Pages::map(LEN).map(Block)
+        Piece::take().map(Block)
+    }
+
+    /// A block that will be filled: its pages are there from the beginning, which is cheaper than one by one.
+    ///
+    /// # Errors
+    /// What the system said: out of memory.
+    pub fn provided() -> io::Result<Block> {
+        let mut block = Block::new()?;
+        memory::provide(&mut block.0);
+        Ok(block)
     }
 
     /// All of the block, to be read into.

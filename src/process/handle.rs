@@ -14,12 +14,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Output of no more than that is brief: an echo, a prompt, a line.
+const BRIEF_BYTES: usize = 4096;
+
 /// Who is to be told that a process has events to take.
 pub trait Audience: Send + Sync {
     /// A number that no other audience has.
     fn id(&self) -> u64;
-    /// `process` has events; it does not say so again until [`Process::take_events`] has taken all it could.
-    fn news(&self, process: &Arc<Process>);
+    /// `process` has events; it does not say so again until [`Process::take_events`] has taken all it could. `is_brief`
+    /// says that it has not much to tell, or tells something for the first time.
+    fn news(&self, process: &Arc<Process>, is_brief: bool);
+    /// Whether so many processes have news that none should run ahead: each is to be heard soon.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 }
 
 /// Who has started a process and is told how it goes on. Called on the process's own thread, in this order.
@@ -315,7 +323,7 @@ impl Process {
             }
             events.push((seq, event));
         }
-        if state.log.has_credit() {
+        if state.has_credit() {
             state.resume_reading();
         }
         state.announced = state.log.has_untaken();
@@ -472,10 +480,15 @@ impl Process {
             }
             let tell = !state.announced && state.log.has_untaken();
             state.announced |= tell;
-            state.audience.clone().filter(|_| tell)
+            let is_brief = state.log.untaken_bytes() <= BRIEF_BYTES || state.log.has_taken_nothing();
+            state
+                .audience
+                .clone()
+                .filter(|_| tell)
+                .map(|audience| (audience, is_brief))
         };
-        if let Some(audience) = audience {
-            audience.news(self);
+        if let Some((audience, is_brief)) = audience {
+            audience.news(self, is_brief);
         }
         for waiter in due {
             (waiter.then)();
@@ -503,6 +516,16 @@ impl State {
     pub(super) fn started(&mut self, pid: Pid) {
         self.phase = Phase::Running(pid);
         self.claim = Some(Claim::new(pid));
+    }
+
+    /// Whether output may be read: not while the client has too much of it to take yet.
+    pub(super) fn has_credit(&self) -> bool {
+        let is_in_turn = || self.log.untaken_bytes() == 0 || !self.is_crowded();
+        self.log.has_credit() && is_in_turn()
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.audience.as_ref().is_some_and(|audience| audience.is_crowded())
     }
 
     fn wake(&self) {

@@ -48,7 +48,7 @@ impl Audience for Listener {
         self.0
     }
 
-    fn news(&self, _: &Arc<Process>) {
+    fn news(&self, _: &Arc<Process>, _: bool) {
         let _ = self.1.send(());
     }
 }

@@ -148,6 +148,16 @@ impl OutputLog {
         self.bytes
     }
 
+    /// Bytes that an attached client has yet to take.
+    pub fn untaken_bytes(&self) -> usize {
+        self.untaken_bytes
+    }
+
+    /// Whether no client has ever taken an event.
+    pub fn has_taken_nothing(&self) -> bool {
+        self.taken == Some(0)
+    }
+
     /// Whether more output may be appended without running ahead of an attached client, or of what is acknowledged.
     pub fn has_credit(&self) -> bool {
         let Retention {

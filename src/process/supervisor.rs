@@ -160,6 +160,8 @@ struct Supervisor {
     outputs: [Option<Output>; 2],
     wake: Arc<EventFd>,
     block: Option<Block>,
+    /// Whether the process may write more than is read of it now.
+    may_read_ahead: bool,
     reaped: bool,
     killed: bool,
 }
@@ -199,6 +201,7 @@ impl Supervisor {
             outputs,
             wake,
             block: Some(block),
+            may_read_ahead: true,
             reaped: false,
             killed: false,
         }
@@ -253,7 +256,8 @@ impl Supervisor {
     /// Carries out what was ordered, and says whether output may be read and how long to wait.
     fn orders(&mut self) -> (bool, PollTimeout) {
         let mut state = self.process.state();
-        let may_read = state.log.has_credit();
+        let may_read = state.has_credit();
+        self.may_read_ahead = !state.is_crowded();
         state.stalled = !may_read;
         let kill_at = match state.ending {
             Ending::None => None,
@@ -367,7 +371,7 @@ impl Supervisor {
         }
         if ended {
             self.outputs[i] = None;
-        } else if output.is_small && len >= WORTH_A_LARGER_PIPE {
+        } else if output.is_small && self.may_read_ahead && len >= WORTH_A_LARGER_PIPE {
             let _ = fcntl(&output.fd, FcntlArg::F_SETPIPE_SZ(LARGER_PIPE_BYTES));
             output.is_small = false;
         }
@@ -387,7 +391,7 @@ impl Supervisor {
                 spare = state.log.spare_block();
             }
         });
-        self.block = spare.or_else(|| Block::new().ok());
+        self.block = spare.or_else(|| Block::provided().ok());
         if self.block.is_none() {
             error!(
                 "out of memory for the output of process {}; it is ended",

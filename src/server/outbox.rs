@@ -39,6 +39,7 @@ pub(super) enum Outgoing {
 pub struct Outbox {
     id: u64,
     answers: Sender<Outgoing>,
+    brief_news: Sender<News>,
     news: Sender<News>,
     bell: Sender<()>,
     is_websocket: bool,
@@ -78,6 +79,8 @@ pub(super) enum Wire {
 /// The writer's end of an [`Outbox`].
 pub(super) struct Outflow {
     pub(super) answers: Receiver<Outgoing>,
+    /// Of processes that have little to say, or say something for the first time.
+    pub(super) brief_news: Receiver<News>,
     pub(super) news: Receiver<News>,
 }
 
@@ -85,6 +88,10 @@ thread_local! {
     /// The outbox whose answers this thread writes.
     static WRITES_ANSWERS_OF: Cell<u64> = const { Cell::new(0) };
 }
+
+/// With so many processes waiting for their turn none reads ahead of it. What they would read then has to be held, and
+/// reading it would keep the others from running.
+const CROWD: usize = 8;
 
 /// So many bytes of answers are worth waking the writer for.
 const WORTH_WAKING: usize = 64 * 1024;
@@ -98,11 +105,13 @@ impl Outbox {
     ) -> (Arc<Outbox>, Outflow, Receiver<()>) {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let (answers, answers_out) = unbounded();
+        let (brief_news, brief_news_out) = unbounded();
         let (news, news_out) = unbounded();
         let (bell, bell_out) = bounded(1);
         let outbox = Outbox {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             answers,
+            brief_news,
             news,
             bell,
             is_websocket,
@@ -122,6 +131,7 @@ impl Outbox {
             Arc::new(outbox),
             Outflow {
                 answers: answers_out,
+                brief_news: brief_news_out,
                 news: news_out,
             },
             bell_out,
@@ -232,10 +242,17 @@ impl Outbox {
         (self.on_broken)();
     }
 
-    /// Puts a process that has news, or whose turn is over, at the end of the queue.
+    /// A process has news.
+    fn announce(&self, process: &Arc<Process>, wire: Wire, is_brief: bool) {
+        let process = process.clone();
+        let lane = if is_brief { &self.brief_news } else { &self.news };
+        let _ = lane.send(News { process, wire });
+        self.ring();
+    }
+
+    /// Puts a process that has more news, after its turn, at the end of the queue.
     pub(super) fn queue(&self, news: News) {
         let _ = self.news.send(news);
-        self.ring();
     }
 
     /// Itself, for a process whose events are to be told like that.
@@ -267,11 +284,12 @@ impl Audience for Outbox {
         self.id
     }
 
-    fn news(&self, process: &Arc<Process>) {
-        self.queue(News {
-            process: process.clone(),
-            wire: Wire::Modern,
-        });
+    fn news(&self, process: &Arc<Process>, is_brief: bool) {
+        self.announce(process, Wire::Modern, is_brief);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.news.len() + self.brief_news.len() >= CROWD
     }
 }
 
@@ -283,11 +301,12 @@ impl Audience for FirstWireAudience {
         self.0.id
     }
 
-    fn news(&self, process: &Arc<Process>) {
-        self.0.queue(News {
-            process: process.clone(),
-            wire: Wire::First,
-        });
+    fn news(&self, process: &Arc<Process>, is_brief: bool) {
+        self.0.announce(process, Wire::First, is_brief);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.0.is_crowded()
     }
 }
 

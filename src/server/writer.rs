@@ -16,6 +16,9 @@ const IDLE_BEFORE_SHRINKING: Duration = Duration::from_secs(1);
 /// writer for, which copies and writes it while requests are read.
 const AT_ONCE_BYTES: usize = 64 * 1024;
 
+/// So many processes with brief news are written for before one with much has its turn.
+const BRIEF_IN_A_ROW: usize = 16;
+
 /// Where a connection's messages go: a stream of bytes or a channel. An error ends the connection.
 pub(super) trait Sink: Send {
     /// Writes an answer, or a notification that is not of a process.
@@ -50,6 +53,7 @@ struct Writer {
     /// An answer that was not for writing at once.
     put_off: Option<Outgoing>,
     quantum_bytes: usize,
+    brief_in_a_row: usize,
     events: Vec<(u64, Event)>,
     finishing: bool,
 }
@@ -67,6 +71,7 @@ impl SharedWriter {
             flow,
             put_off: None,
             quantum_bytes,
+            brief_in_a_row: 0,
             events: Vec::new(),
             finishing: false,
         })))
@@ -123,7 +128,7 @@ impl Writer {
             self.write(outgoing)?;
             return Ok(true);
         }
-        let Ok(news) = self.flow.news.try_recv() else {
+        let Some(news) = self.next_news() else {
             return Ok(false);
         };
         // The answer to a start was put in its lane before the process had news; so it is there by now, even if it was
@@ -137,6 +142,16 @@ impl Writer {
 
     fn next_answer(&mut self) -> Option<Outgoing> {
         self.put_off.take().or_else(|| self.flow.answers.try_recv().ok())
+    }
+
+    /// Brief news first: nobody waits long behind those. But not for ever.
+    fn next_news(&mut self) -> Option<News> {
+        let brief = || self.flow.brief_news.try_recv().ok();
+        let other = || self.flow.news.try_recv().ok();
+        let is_their_turn = self.brief_in_a_row < BRIEF_IN_A_ROW;
+        let next = if is_their_turn { brief() } else { None };
+        self.brief_in_a_row = if next.is_some() { self.brief_in_a_row + 1 } else { 0 };
+        next.or_else(other).or_else(brief)
     }
 
     fn write_answers_at_once(&mut self) -> io::Result<bool> {

@@ -13,6 +13,7 @@ pub mod pages;
 pub mod pidfd;
 pub mod pty;
 pub mod random;
+pub mod slabs;
 pub mod spawn;
 pub mod statx;
 pub mod thread;
