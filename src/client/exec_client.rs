@@ -18,13 +18,13 @@ use super::server_environment::ServerEnvironment;
 use super::session::{Duty, Session};
 use super::start_options::StartOptions;
 use super::stream_wire::{Exit, StreamWire};
+use crate::sys::thread::Thread;
 use crate::transport::memory::ClientEnd;
 use crossbeam_channel::unbounded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long `environment/info` may take, as with Codex.
@@ -49,13 +49,13 @@ pub struct ExecServerClient {
 /// What ends the client when it is dropped.
 struct Handle {
     session: Arc<Session>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Option<Thread>>,
 }
 
 /// A connection and the thread that reads from it.
 pub(super) struct Connected {
     pub(super) connection: Arc<Connection>,
-    pub(super) reader: JoinHandle<()>,
+    pub(super) reader: Thread,
 }
 
 impl ExecServerClient {

@@ -7,9 +7,9 @@ use super::outgoing::Outgoing;
 use super::pending::{CallError, Purpose};
 use super::recovery::recover;
 use super::session::{Duty, Session};
+use crate::sys::thread::Thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long the answer to a background call is waited for; other duties wait meanwhile.
@@ -20,7 +20,7 @@ pub(super) struct Keeper {
     pub(super) session: Arc<Session>,
     pub(super) duties: Receiver<Duty>,
     /// The thread of the newest connection.
-    pub(super) reader: Option<JoinHandle<()>>,
+    pub(super) reader: Option<Thread>,
 }
 
 impl Keeper {

@@ -5,6 +5,7 @@ use super::incoming::{Incoming, stream_named, understand};
 use super::server_command::{ServerCommand, Turn};
 use super::session::Session;
 use crate::sys::thread;
+use crate::sys::thread::Thread;
 use crate::transport::frame_splitter::{Frame, FrameSplitter};
 use crate::transport::line::LineSplitter;
 use crate::transport::memory::ToClient;
@@ -12,7 +13,6 @@ use crossbeam_channel::{Receiver, select};
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use tungstenite::Bytes;
 
 /// The stack of a client's threads: as deep as the deepest message, and several times that without optimization.
@@ -29,11 +29,7 @@ pub(super) enum Entrance {
 }
 
 /// Starts the thread. It ends with the connection.
-pub(super) fn start(
-    session: Arc<Session>,
-    connection: Arc<Connection>,
-    entrance: Entrance,
-) -> io::Result<JoinHandle<()>> {
+pub(super) fn start(session: Arc<Session>, connection: Arc<Connection>, entrance: Entrance) -> io::Result<Thread> {
     spawn("client reader", move || {
         let max_bytes = session.options.max_message_bytes;
         let mut reader = Reader { session, connection };
@@ -50,7 +46,7 @@ pub(super) fn start(
     })
 }
 
-pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
     thread::start(name, STACK_BYTES, Box::new(run))
 }
 
