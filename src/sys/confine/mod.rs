@@ -173,6 +173,8 @@ pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, 
             has_landlock: false,
         }),
         Err(e) => {
+            // It has ended or is about to, unless it is only that it could not be heard.
+            let _ = super::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = wait(init);
             Err(e)
         }

@@ -64,7 +64,12 @@ impl StatusSocket {
     pub(super) fn start(&self, mounts: &Mounts) -> Result<Pid, ConfineError> {
         let mut leader = None;
         loop {
-            match (self.receive(MsgFlags::empty()), leader) {
+            let received = self.receive(MsgFlags::empty());
+            let message = received.map_err(|errno| ConfineError::Namespace {
+                what: "hear of its first process",
+                errno,
+            })?;
+            match (message, leader) {
                 (Some((Message::Leader, pid)), _) => leader = Some(pid),
                 (Some((Message::Started, _)), Some(leader)) => return Ok(leader),
                 (Some((Message::MountFailed { step, place, errno }, _)), _) => {
@@ -86,13 +91,13 @@ impl StatusSocket {
     /// How the program with that process id has ended, if its init could tell before it ended itself.
     pub fn exit(&self, leader: Pid) -> Option<WaitStatus> {
         match self.receive(MsgFlags::MSG_DONTWAIT) {
-            Some((Message::Ended { status }, _)) => WaitStatus::from_raw(leader, status).ok(),
+            Ok(Some((Message::Ended { status }, _))) => WaitStatus::from_raw(leader, status).ok(),
             _ => None,
         }
     }
 
     /// The next message and who has sent it; `None` if there is no more.
-    fn receive(&self, flags: MsgFlags) -> Option<(Message, Pid)> {
+    fn receive(&self, flags: MsgFlags) -> Result<Option<(Message, Pid)>, Errno> {
         let mut bytes = [0; size_of::<Words>()];
         let mut sender = None;
         loop {
@@ -100,10 +105,10 @@ impl StatusSocket {
             let mut control = cmsg_space!(UnixCredentials);
             match recvmsg::<()>(self.0.as_raw_fd(), &mut room, Some(&mut control), flags) {
                 Err(Errno::EINTR) => continue,
-                Err(_) => return None,
-                Ok(received) if received.bytes != size_of::<Words>() => return None,
+                Err(errno) => return Err(errno),
+                Ok(received) if received.bytes != size_of::<Words>() => return Ok(None),
                 Ok(received) => {
-                    for message in received.cmsgs().ok()? {
+                    for message in received.cmsgs()? {
                         if let ControlMessageOwned::ScmCredentials(credentials) = message {
                             sender = Some(Pid::from_raw(credentials.pid()));
                         }
@@ -116,6 +121,6 @@ impl StatusSocket {
             .chunks_exact(4)
             .filter_map(|bytes| Some(i32::from_ne_bytes(bytes.try_into().ok()?)));
         let words = std::array::from_fn(|_| words.next().unwrap_or(0));
-        Some((Message::of(words)?, sender?))
+        Ok(Message::of(words).zip(sender))
     }
 }
