@@ -4,13 +4,14 @@ use super::args::{Listen, ServeArgs};
 use exec_server::process::{adopt_orphans, kill_descendants, reap_orphans};
 use exec_server::server::{Server, ServerConfig, WebSocketListener};
 use exec_server::sys::allocator;
-use exec_server::transport::outlet::Outlet;
+use exec_server::transport::outlet::{Outlet, wait_for};
 use log::{info, warn};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::PollFlags;
 use nix::sys::signal::{SigSet, Signal};
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -71,7 +72,21 @@ fn serve_stdio(server: &Arc<Server>) -> io::Result<()> {
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
     let ending = server.clone();
-    server.serve_lines(input, Outlet::of_file(output), move || end(&ending))
+    server.serve_lines(Patient(input), Outlet::of_file(output), move || end(&ending))
+}
+
+/// A file that is waited for even if it does not wait by itself, as when somebody who shares it has made it so.
+struct Patient(File);
+
+impl Read for Patient {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_for(self.0.as_fd(), PollFlags::POLLIN)?,
+                read => return read,
+            }
+        }
+    }
 }
 
 /// Ends the server with everything that its commands have started.

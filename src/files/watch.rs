@@ -96,6 +96,11 @@ impl MissingWatch {
             None
         }
     }
+
+    /// Ends the watch, if there is one, and returns its id.
+    pub fn give_up(&mut self) -> Option<u64> {
+        self.armed.take().map(|armed| armed.id)
+    }
 }
 
 impl Armed {

@@ -93,6 +93,7 @@ mod tests {
             code,
             signal,
             sandbox_denied: false,
+            failure: None,
         };
         assert!(!is_likely(exit(0, None), &[]));
         assert!(!is_likely(exit(1, None), &[]));

@@ -105,7 +105,8 @@ fn an_owner_is_told_of_the_start_and_the_end() {
         Some(Exit {
             code: 2,
             signal: None,
-            sandbox_denied: false
+            sandbox_denied: false,
+            failure: None
         })
     );
     assert_eq!(output(&process), b"hi\n");

@@ -18,7 +18,7 @@ mod supervisor;
 pub use block::{BLOCK_BYTES, Block, Bytes};
 pub use family::{adopt_orphans, kill_descendants, reap_orphans};
 pub use handle::{Audience, Limits, Owner, Process, ResizeError, Signal, Snapshot, Started, WaitOutcome};
-pub use output_log::{Event, Exit, OutputLog, Replay, Retention, Stream};
+pub use output_log::{Event, Exit, Failure, OutputLog, Replay, Retention, Stream};
 pub use program::ProgramError;
 pub use start::{Confine, StartError, StartSpec, Stdio, TerminalSize};
 pub use stdin_queue::{StdinQueue, WriteStatus};

@@ -1,7 +1,9 @@
 //! What a process has said and how it ended, numbered and retained within bounds.
 
 use super::block::{Block, Bytes};
+use nix::errno::Errno;
 use std::collections::VecDeque;
+use std::fmt;
 
 /// Where output came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,28 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// Whether a sandbox has likely refused it something; see [`StartSpec::confine`](super::StartSpec).
     pub sandbox_denied: bool,
+    /// What has failed meanwhile that was to be done for it, if something has: not all of its output may be there, or it was
+    /// ended because of that.
+    pub failure: Option<Failure>,
+}
+
+/// Something that the server could not do for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed, such as `failed to read its output`.
+    pub what: &'static str,
+    /// What the system said; nothing where the server itself has a defect.
+    pub errno: Option<Errno>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)?;
+        match self.errno {
+            Some(errno) => write!(f, ": {}", std::io::Error::from(errno)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One numbered event of a process.

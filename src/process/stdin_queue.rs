@@ -111,6 +111,8 @@ impl StdinQueue {
     pub fn drain(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) {
         while let Some(piece) = self.pieces.front() {
             match write(&piece[self.written..]) {
+                // It says neither that it takes something nor that it will.
+                Ok(0) => return self.close(),
                 Ok(n) => {
                     self.written += n;
                     self.queued -= n;

@@ -4,9 +4,9 @@ use super::block::{BLOCK_BYTES, Block};
 use super::denial;
 use super::family;
 use super::handle::{Ending, Owner, Phase, Process, Started};
-use super::output_log::{Exit, Stream};
+use super::output_log::{Exit, Failure, Stream};
 use super::start::{self, StartError, StartSpec, Stdio, Streams};
-use crate::sys::{ioctl, spawn, thread};
+use crate::sys::{defect, ioctl, spawn, thread};
 use log::{debug, error};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -57,20 +57,17 @@ pub(super) fn launch(process: &Arc<Process>, spec: StartSpec) {
 
 fn live(process: &Arc<Process>, spec: StartSpec) {
     let tty = matches!(spec.stdio, Stdio::Terminal(_));
-    let mut supervisor = match begin(process, &spec) {
+    let begun = catch_unwind(AssertUnwindSafe(|| begin(process, &spec))).unwrap_or_else(|_| {
+        Err(StartError::Resource {
+            what: "a supervisor",
+            source: io::Error::other("it failed in an unforeseen way"),
+        })
+    });
+    let supervisor = match begun {
         Ok((child, streams, wake, block)) => Supervisor::new(process.clone(), child, streams, wake, block, tty),
         Err(e) => return fail(process, e),
     };
     drop(spec);
-    let started = Started {
-        pid: supervisor.child.pid.as_raw(),
-        is_confined: supervisor.child.is_confined(),
-    };
-    if let Some(owner) = &mut supervisor.owner {
-        owner.started(Ok(started));
-        process.settle_start();
-        owner.settled();
-    }
     let owner = supervisor.run();
     process.retire();
     if let Some(mut owner) = owner {
@@ -90,6 +87,7 @@ fn fail(process: &Arc<Process>, error: StartError) {
 type Begun = (spawn::Child, Streams, Arc<EventFd>, Block);
 
 fn begin(process: &Arc<Process>, spec: &StartSpec) -> Result<Begun, StartError> {
+    defect::point("starter", || process.id());
     let block = Block::new().map_err(|e| StartError::Resource {
         what: "a buffer",
         source: e,
@@ -129,21 +127,27 @@ fn kill_all(child: &spawn::Child) {
     }
 }
 
+/// The end of a process of which nothing else is known. The number is the one that Codex's exec-server gives then.
+const UNKNOWN_EXIT: Exit = Exit {
+    code: -1,
+    signal: None,
+    sandbox_denied: false,
+    failure: None,
+};
+
 fn reap(child: &spawn::Child) -> Exit {
-    let (code, signal) = match child.wait() {
-        Ok(WaitStatus::Exited(_, code)) => (code, None),
-        Ok(WaitStatus::Signaled(_, signal, _)) => (128 + signal as i32, Some(signal as i32)),
-        // Somebody else has reaped it. The number Codex's exec-server gives when it does not know.
+    let mut exit = UNKNOWN_EXIT;
+    match child.wait() {
+        Ok(WaitStatus::Exited(_, code)) => exit.code = code,
+        Ok(WaitStatus::Signaled(_, signal, _)) => (exit.code, exit.signal) = (128 + signal as i32, Some(signal as i32)),
+        // Somebody else has reaped it.
         other => {
+            let (what, errno) = ("failed to wait for its end", other.err());
+            exit.failure = Some(Failure { what, errno });
             error!("failed to wait for process {}: {other:?}", child.pid);
-            (-1, None)
         }
-    };
-    Exit {
-        code,
-        signal,
-        sandbox_denied: false,
     }
+    exit
 }
 
 struct Output {
@@ -162,8 +166,12 @@ struct Supervisor {
     block: Option<Block>,
     /// Whether the process may write more than is read of it now.
     may_read_ahead: bool,
+    /// The owner was told that it runs.
+    settled: bool,
     reaped: bool,
     killed: bool,
+    /// The first thing that has failed.
+    failure: Option<Failure>,
 }
 
 /// What a round of polling found.
@@ -202,21 +210,26 @@ impl Supervisor {
             wake,
             block: Some(block),
             may_read_ahead: true,
+            settled: false,
             reaped: false,
             killed: false,
+            failure: None,
         }
     }
 
     /// Runs until the last event, and returns whom to tell. A defect here ends this process, not the server.
     fn run(mut self) -> Option<Box<dyn Owner>> {
         if catch_unwind(AssertUnwindSafe(|| self.supervise())).is_err() {
-            error!(
-                "the supervisor of process {} failed; the process is ended",
-                self.child.pid
-            );
-            if !self.reaped {
+            self.fail("its supervisor failed in an unforeseen way; it is ended", None);
+            // What still waits for the start is given up.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.settle()));
+            let exit = if self.reaped {
+                UNKNOWN_EXIT
+            } else {
                 kill_all(&self.child);
-                let exit = self.reap();
+                self.reap()
+            };
+            if self.process.snapshot().exit.is_none() {
                 self.number_exit(exit);
             }
         }
@@ -225,13 +238,46 @@ impl Supervisor {
         self.owner
     }
 
+    /// Tells the owner that it runs, and does all that has waited for that.
+    fn announce(&mut self) {
+        let started = Started {
+            pid: self.child.pid.as_raw(),
+            is_confined: self.child.is_confined(),
+        };
+        if let Some(owner) = &mut self.owner {
+            owner.started(Ok(started));
+        }
+        defect::point("settling", || self.process.id());
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if self.settled {
+            return;
+        }
+        self.process.settle_start();
+        self.settled = true;
+        if let Some(owner) = &mut self.owner {
+            owner.settled();
+        }
+    }
+
+    /// Something has failed that was to be done for the process: it is logged, and told with its end.
+    fn fail(&mut self, what: &'static str, errno: Option<Errno>) {
+        let failure = Failure { what, errno };
+        error!("process {}: {failure}", self.child.pid);
+        self.failure.get_or_insert(failure);
+    }
+
     fn supervise(&mut self) {
+        self.announce();
+        defect::point("supervisor", || self.process.id());
         while !self.reaped || (!self.killed && self.outputs.iter().any(Option::is_some)) {
             let (may_read, timeout) = self.orders();
             let ready = match self.wait(may_read, timeout) {
                 Ok(ready) => ready,
                 Err(e) => {
-                    error!("failed to poll process {}: {e}; it is ended", self.child.pid);
+                    self.fail("failed to wait for its output (poll); it is ended", Some(e));
                     self.kill();
                     Ready {
                         ended: true,
@@ -298,7 +344,7 @@ impl Supervisor {
         }
     }
 
-    fn wait(&mut self, may_read: bool, timeout: PollTimeout) -> io::Result<Ready> {
+    fn wait(&mut self, may_read: bool, timeout: PollTimeout) -> nix::Result<Ready> {
         let stdin = {
             let stdin = self.process.stdin();
             stdin.fd.clone().filter(|_| stdin.queue.wants_writing())
@@ -321,7 +367,7 @@ impl Supervisor {
         let fds = &mut fds[..n];
         while let Err(e) = poll(fds, timeout) {
             if e != Errno::EINTR {
-                return Err(e.into());
+                return Err(e);
             }
         }
         let mut fds = fds
@@ -352,7 +398,7 @@ impl Supervisor {
         } else {
             WORTH_ANOTHER_READ
         };
-        let (mut len, mut ended) = (0, false);
+        let (mut len, mut ended, mut failed) = (0, false, None);
         while len < BLOCK_BYTES {
             match nix::unistd::read(&output.fd, &mut block.space()[len..]) {
                 Ok(0) => ended = true,
@@ -364,8 +410,13 @@ impl Supervisor {
                 }
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => {}
-                // A terminal says EIO when nobody has its other end open any more.
-                Err(_) => ended = true,
+                Err(errno) => {
+                    ended = true;
+                    // A terminal says EIO when nobody has its other end open any more.
+                    if (errno, stream) != (Errno::EIO, Stream::Pty) {
+                        failed = Some(errno);
+                    }
+                }
             }
             break;
         }
@@ -380,6 +431,9 @@ impl Supervisor {
         } else {
             self.block = Some(block);
         }
+        if failed.is_some() {
+            self.fail("failed to read its output", failed);
+        }
         len
     }
 
@@ -393,10 +447,7 @@ impl Supervisor {
         });
         self.block = spare.or_else(|| Block::provided().ok());
         if self.block.is_none() {
-            error!(
-                "out of memory for the output of process {}; it is ended",
-                self.child.pid
-            );
+            self.fail("failed to get memory for its output; it is ended", Some(Errno::ENOMEM));
             self.outputs = [None, None];
             self.kill();
         }
@@ -414,7 +465,8 @@ impl Supervisor {
         self.number_exit(exit);
     }
 
-    fn number_exit(&mut self, exit: Exit) {
+    fn number_exit(&mut self, mut exit: Exit) {
+        exit.failure = self.failure.or(exit.failure);
         if let Some(owner) = &mut self.owner {
             owner.exited(&self.process);
         }

@@ -9,14 +9,15 @@ use super::stream_sink::StreamSink;
 use super::writer::{SharedWriter, Sink};
 use super::{Present, Server};
 use crate::process::Audience;
+use crate::protocol::error::RpcError;
 use crate::protocol::message::RequestId;
 use crate::sys::thread;
-use crate::transport::Framing;
 use crate::transport::memory::{ServerEnd, ToServer};
 use crate::transport::outlet::Outlet;
 use crate::transport::stdio::LineSource;
+use crate::transport::{Framing, log_end};
 use crossbeam_channel::{Receiver, Select, TryRecvError, bounded};
-use log::{debug, error};
+use log::error;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -172,19 +173,23 @@ impl Connection {
         let (writer_done, writer_ended) = bounded::<()>(0);
         let writer = SharedWriter::new(sink, self.outbox.clone(), flow, self.server.config.quantum_bytes);
         self.server.outboxes().insert(self.outbox.id(), self.outbox.clone());
+        let registered = Registered(self.server.clone(), self.outbox.clone());
         let writing = self.server.writers.enter(usize::MAX);
         let (shared, outbox) = (writer.clone(), self.outbox.clone());
         spawn("writer", move || {
-            let result = shared.run(&bell);
+            let result = catch_unwind(AssertUnwindSafe(|| shared.run(&bell)));
             drop((writer_done, writing));
-            if let Err(e) = result {
-                debug!("failed to write to a client: {e}");
-                outbox.cut();
+            match result {
+                Ok(Ok(())) => return,
+                Ok(Err(e)) => log_end("failed to write to a client", &e),
+                Err(_) => error!("writing to a client failed in an unforeseen way; its connection is cut"),
             }
+            outbox.cut();
         })?;
         let dispatcher = Dispatcher::new(self.server.clone(), self.outbox.clone());
         let conversation = Conversation {
             connection: self,
+            registered,
             dispatcher,
             violation: None,
             writer_ended,
@@ -196,6 +201,7 @@ impl Connection {
 /// A connection, from its first message to its last.
 pub(super) struct Conversation {
     pub(super) connection: Connection,
+    registered: Registered,
     dispatcher: Dispatcher,
     /// Why it cannot go on.
     violation: Option<Violation>,
@@ -204,14 +210,19 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// Carries out what was received. False if it makes no sense to go on after that. A defect ends this connection,
-    /// not the server.
+    /// Carries out what was received. False if it makes no sense to go on after that. A defect concerns only this message:
+    /// the responder of a request answers it when it is dropped.
     pub(super) fn carry_out(&mut self, received: Received) -> bool {
+        let is_request = matches!(received, Received::Request { .. });
         let outcome = catch_unwind(AssertUnwindSafe(|| self.dispatcher.carry_out(received)));
         self.violation = outcome
             .unwrap_or_else(|_| {
-                error!("a request failed in an unforeseen way; its connection is closed");
-                Err((1011, "internal error".into()))
+                error!("a message could not be carried out: a defect of the server");
+                if !is_request {
+                    let error = RpcError::internal("the server has failed in an unforeseen way");
+                    self.connection.outbox.complain(&error);
+                }
+                Ok(())
             })
             .err();
         self.violation.is_none()
@@ -251,7 +262,6 @@ impl Conversation {
         }
         let _ = self.writer_ended.recv_timeout(server.config.drain_limit);
         detach();
-        server.outboxes().remove(&outbox.id());
         let Connection {
             server,
             outbox,
@@ -260,11 +270,28 @@ impl Conversation {
             ..
         } = self.connection;
         // All that is left of it, so that whoever is told can rely on that.
-        drop((self.dispatcher, session, present, outbox, server));
+        drop((self.dispatcher, session, self.registered, present, outbox, server));
         ended();
     }
 }
 
+/// A connection whose outbox the server knows. When it is over, or has come to nothing, its writer ends; and if that is
+/// because of a panic, it is cut.
+struct Registered(Arc<Server>, Arc<Outbox>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let Registered(server, outbox) = self;
+        server.outboxes().remove(&outbox.id());
+        outbox.finish();
+        outbox.ring();
+        if std::thread::panicking() {
+            outbox.cut();
+        }
+    }
+}
+
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::start(name, STACK_BYTES, Box::new(run)).map(drop)
+    let started = thread::start(name, STACK_BYTES, Box::new(run)).map(drop);
+    started.map_err(|e| io::Error::other(format!("failed to start a thread: {e}")))
 }

@@ -63,7 +63,7 @@ impl Desk {
         });
         match started {
             Ok(()) => self.dispatcher = Some(queue),
-            Err(e) => warn!("a connection does without a dispatcher: failed to start a thread: {e}"),
+            Err(e) => warn!("a connection does without a dispatcher: {e}"),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::protocol::error::RpcError;
 use crate::protocol::first_wire::PROTOCOL_VERSION;
 use crate::protocol::message::RequestId;
 use crate::protocol::process::{InitializeParams, InitializeResponse};
+use crate::sys::defect;
 use log::info;
 use std::sync::Arc;
 
@@ -122,6 +123,7 @@ impl Dispatcher {
     }
 
     fn notification(&mut self, method: &str, params: &Params) -> Result<(), Violation> {
+        defect::point("dispatcher", || method);
         match (method, &self.context.handshake) {
             ("initialized", Handshake::New) => {
                 let reason = "client must call initialize before sending initialized";
@@ -149,6 +151,7 @@ impl Dispatcher {
 
     fn request(&mut self, id: RequestId, method: &str, params: Params) {
         let responder = self.outbox.responder(id);
+        defect::point("dispatcher", || method);
         if method == "initialize" {
             return match (&self.context.handshake, decode(&params)) {
                 // On the first wire it may be repeated, with any params.

@@ -140,6 +140,10 @@ pub(super) fn event(batch: &mut Batch, process_id: &str, wire: Wire, seq: u64, e
             if is_modern {
                 let (denied, signal) = (exit.sandbox_denied, signal_member(*exit));
                 let _ = write!(head, r#","sandboxDenied":{denied}{signal}"#);
+                if let Some(failure) = exit.failure {
+                    head.extend_from_slice(br#","failure":"#);
+                    write_json_string(&mut head, &failure.to_string());
+                }
             }
             head.extend_from_slice(b"}}");
             batch.message(&head);
@@ -169,12 +173,18 @@ pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay, raw: bo
         Some(exit) => (true, Cow::from(exit.code.to_string())),
         None => (false, Cow::from("null")),
     };
+    let mut failure = Vec::new();
+    match replay.exit.and_then(|exit| exit.failure) {
+        Some(why) => write_json_string(&mut failure, &why.to_string()),
+        None => failure.extend_from_slice(b"null"),
+    }
     let _ = write!(
         tail,
-        r#"],"nextSeq":{},"exited":{exited},"exitCode":{code}{},"closed":{},"failure":null,"sandboxDenied":{},"firstSeq":{},"lostBytes":{}}}}}"#,
+        r#"],"nextSeq":{},"exited":{exited},"exitCode":{code}{},"closed":{},"failure":{},"sandboxDenied":{},"firstSeq":{},"lostBytes":{}}}}}"#,
         replay.next_seq,
         replay.exit.map_or_else(String::new, signal_member),
         replay.closed,
+        String::from_utf8_lossy(&failure),
         replay.exit.is_some_and(|exit| exit.sandbox_denied),
         replay.first_seq,
         replay.lost_bytes,

@@ -9,6 +9,7 @@ use super::path_order::PathOrder;
 use super::worker_pool::{Job, WorkerPool};
 use crate::files::{FileHandles, LocalDevices, Patience, Replaced};
 use crate::protocol::error::RpcError;
+use crate::sys::defect;
 use crate::transport::large_memory::LargeMemory;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,7 +134,7 @@ impl Shared {
 
     fn submit(self: Arc<Self>, ticket: u64, work: Work) {
         let workers = self.workers.clone();
-        let job: Job = Box::new(move || {
+        let job: Job = Box::new(move |can_be_done| {
             let Work {
                 method,
                 params,
@@ -142,7 +143,13 @@ impl Shared {
             let replaced = Cell::new(None);
             // Those that wait for this one go on even if it fails in an unforeseen way.
             let finish = Finish(&self, ticket);
-            method.carry_out(&self.as_call(&params, Ok(()), &replaced), responder);
+            match can_be_done {
+                Ok(()) => {
+                    defect::point("file worker", || params.as_json());
+                    method.carry_out(&self.as_call(&params, Ok(()), &replaced), responder);
+                }
+                Err(e) => responder.fail(&RpcError::internal(format!("failed to carry out the file call: {e}"))),
+            }
             // In this order: what is wanted soonest comes first, and what may take long comes last.
             drop(finish);
             drop(params);

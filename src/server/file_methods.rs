@@ -14,6 +14,7 @@ use crate::protocol::error::{self, ErrorData, RpcError};
 use crate::protocol::files::{FsCanonicalizeResponse, FsCopyResponse, FsOpenMode, FsOpenResponse, FsWalkOptions};
 use crate::protocol::path_uri::{PathUri, PathUriError, PathUriErrorKind, RequestPath};
 use crate::protocol::sandbox::Sandbox;
+use crate::sys::defect;
 use crate::transport::large_memory::LargeMemory;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -202,6 +203,7 @@ fn read_file(call: &Call<'_>, fields: &Fields<'_>, out: &mut AnswerText) -> Resu
     let permit = call.permit(fields, Intent::Read)?;
     let file = files::open_for_reading(native(&path)?, permit.links(follow))?;
     out.push(br#"{"dataBase64":""#);
+    defect::point("file encoder", || call.params.as_json());
     match file.large_text_len() {
         _ if call.params.wants_raw() => out.attach(file.read()?.into()),
         Some(len) => {

@@ -3,6 +3,7 @@
 use crate::sys::thread;
 use log::error;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ impl Janitor {
         }))
     }
 
-    /// Has `task` done after `delay`. A delay too long to be told is for ever: then there is no key.
+    /// Has `task` done after `delay`. A delay too long to be told is for ever: then there is no key. Where there is no
+    /// thread to be had it comes later, if ever; see [`is_running`](Janitor::is_running).
     pub(super) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> Option<TaskKey> {
         let at = Instant::now().checked_add(delay)?;
         let mut agenda = self.0.agenda();
@@ -62,6 +64,11 @@ impl Janitor {
             self.0.changed.notify_one();
         }
         Some(key)
+    }
+
+    /// Whether there is a thread that does what is due.
+    pub(super) fn is_running(&self) -> bool {
+        self.0.agenda().is_running
     }
 
     /// Nothing is of interest any more: what was not done yet is forgotten.
@@ -99,8 +106,11 @@ impl Shared {
                 Some(at) if at <= now => {
                     let task = agenda.tasks.pop_front();
                     drop(agenda);
-                    if let Some((_, task)) = task {
-                        task();
+                    // There is no other that could do what is to come.
+                    if let Some((_, task)) = task
+                        && catch_unwind(AssertUnwindSafe(task)).is_err()
+                    {
+                        error!("something that was due failed in an unforeseen way");
                     }
                     self.agenda()
                 }
@@ -126,6 +136,7 @@ mod tests {
             let done = done.clone();
             move || done.send(n).unwrap()
         };
+        janitor.after(Duration::ZERO, || panic!("on purpose"));
         janitor.after(Duration::from_millis(40), task(3));
         janitor.after(Duration::from_millis(20), task(2));
         let never = janitor.after(Duration::from_millis(10), task(0)).unwrap();

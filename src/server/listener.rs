@@ -6,17 +6,21 @@ use super::outbox::Outbox;
 use super::reader::Reader;
 use super::stream_sink::StreamSink;
 use crate::process::Audience;
-use crate::transport::Framing;
+use crate::sys::defect;
 use crate::transport::auth::Authorizer;
 use crate::transport::http::{self, Verdict};
 use crate::transport::outlet::Outlet;
 use crate::transport::websocket::WebSocketSource;
+use crate::transport::{Framing, log_end};
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +36,11 @@ impl WebSocketListener {
     /// # Errors
     /// What the system said, such as that the address is in use.
     pub fn bind(address: SocketAddr, authorizer: Authorizer) -> io::Result<WebSocketListener> {
+        let listener = TcpListener::bind(address)?;
+        // What is waited for is only that somebody is there.
+        listener.set_nonblocking(true)?;
         Ok(WebSocketListener {
-            listener: TcpListener::bind(address)?,
+            listener,
             authorizer: Arc::new(authorizer),
         })
     }
@@ -60,21 +67,44 @@ impl WebSocketListener {
         let open_spare = || File::open("/dev/null").ok();
         let mut spare = open_spare();
         loop {
-            match self.listener.accept() {
-                Ok((stream, peer)) => self.admit(server, stream, peer),
-                Err(e)
-                    if matches!(
-                        e.raw_os_error().map(Errno::from_raw),
-                        Some(Errno::EMFILE | Errno::ENFILE)
-                    ) =>
-                {
+            let mut waiting = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            let accepted = match poll(&mut waiting, PollTimeout::NONE) {
+                Ok(_) => self.listener.accept(),
+                Err(e) => Err(e.into()),
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let admitted = catch_unwind(AssertUnwindSafe(|| self.admit(server, stream, peer)));
+                    if admitted.is_err() {
+                        error!("client {peer} is turned away: a defect of the server");
+                    }
+                }
+                Err(e) if is_short_of_descriptors(&e) => {
                     warn!("failed to accept a client: {e}");
                     drop(spare);
-                    drop(self.listener.accept());
+                    let turned_away = self.listener.accept();
                     spare = open_spare();
+                    if turned_away.is_err() || spare.is_none() {
+                        std::thread::sleep(AFTER_A_FAILURE);
+                    }
                 }
-                // The client has given up, or the network has; the next one is another matter.
-                Err(e) => debug!("failed to accept a client: {e}"),
+                // It has given up before it was accepted, or only the waiting was interrupted.
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+                    ) =>
+                {
+                    debug!("failed to accept a client: {e}");
+                }
+                // The next one is another matter, but may meet with the same at once.
+                Err(e) => {
+                    warn!("failed to accept a client: {e}");
+                    std::thread::sleep(AFTER_A_FAILURE);
+                }
+            }
+            if spare.is_none() {
+                spare = open_spare();
             }
         }
     }
@@ -90,6 +120,11 @@ impl WebSocketListener {
                 stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             return;
         };
+        defect::point("listener", || {
+            self.listener
+                .local_addr()
+                .map_or_else(|_| String::new(), |address| address.port().to_string())
+        });
         let (server, authorizer) = (server.clone(), self.authorizer.clone());
         let outcome = spawn("reader", move || {
             let upgraded = match upgrade(&mut stream, &authorizer, server.config.upgrade_timeout) {
@@ -98,13 +133,23 @@ impl WebSocketListener {
                 Err(e) => Err(e),
             };
             if let Err(e) = upgraded {
-                debug!("client {peer} did not become a WebSocket: {e}");
+                log_end(&format!("client {peer} did not become a WebSocket"), &e);
             }
         });
         if let Err(e) = outcome {
-            error!("client {peer} is turned away: failed to start a thread: {e}");
+            error!("client {peer} is turned away: {e}");
         }
     }
+}
+
+/// After how long accepting clients is tried again that has failed for a reason that may last.
+const AFTER_A_FAILURE: Duration = Duration::from_millis(50);
+
+fn is_short_of_descriptors(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE)
+    )
 }
 
 /// Answers the HTTP request. If it becomes a WebSocket, returns what has come after it.

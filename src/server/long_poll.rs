@@ -68,6 +68,12 @@ impl LongPolls {
                 then();
             }
         });
+        if deadline.is_some() && !self.janitor.is_running() {
+            // Nobody would end the wait: it is over now.
+            if let Some(then) = process.stop_waiting(token) {
+                then();
+            }
+        }
         match (self.waiting().get_mut(&token), deadline) {
             (Some(parked), _) => parked.deadline = deadline,
             // Answered meanwhile.

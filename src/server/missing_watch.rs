@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The stack of the thread that waits for changes.
@@ -39,6 +40,8 @@ struct Watched {
     /// Readable when the watch has something to tell.
     ready: OwnedFd,
     stop: EventFd,
+    /// There is no thread any more that waits for it.
+    is_over: AtomicBool,
 }
 
 impl MissingWatches {
@@ -71,7 +74,10 @@ impl MissingWatches {
 
     fn watched(&self) -> Result<Arc<Watched>, RpcError> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = &*watched {
+        if let Some(watched) = watched
+            .as_ref()
+            .filter(|watched| !watched.is_over.load(Ordering::Acquire))
+        {
             return Ok(watched.clone());
         }
         let new = Arc::new(Watched::new()?);
@@ -101,6 +107,7 @@ impl Watched {
             watch: Mutex::new(watch),
             ready,
             stop,
+            is_over: AtomicBool::new(false),
         })
     }
 
@@ -114,7 +121,15 @@ impl Watched {
             let mut fds = [wanted(self.stop.as_fd()), wanted(self.ready.as_fd())];
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(e) => return error!("failed to wait for missing paths: {e}; they are not watched any more"),
+                Err(e) => {
+                    error!("failed to wait for missing paths: {e}; they are not watched any more");
+                    self.is_over.store(true, Ordering::Release);
+                    // Whoever is told looks for himself.
+                    if let Some(watch_id) = self.watch().give_up() {
+                        outbox.notify("fs/missingChanged", &FsMissingChangedNotification { watch_id });
+                    }
+                    return;
+                }
                 Ok(_) => {}
             }
             if fds[0].any().unwrap_or(true) {

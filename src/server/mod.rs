@@ -8,6 +8,8 @@ mod answer_text;
 mod channel_sink;
 mod config;
 mod connection;
+#[cfg(test)]
+mod defect_tests;
 mod desk;
 mod dispatcher;
 mod encode;

@@ -348,7 +348,8 @@ impl Responder {
 
     /// Answers with the result that `write` appends, as JSON, or with its error.
     pub(super) fn write(mut self, write: impl FnOnce(&mut AnswerText) -> Result<(), RpcError>) {
-        let Some(id) = self.id.take() else { return };
+        // It stays until there is an answer: if `write` panics, that is the answer.
+        let Some(id) = &self.id else { return };
         let mut head = Vec::with_capacity(256);
         head.extend_from_slice(br#"{"id":"#);
         head.extend_from_slice(id.as_json().as_bytes());
@@ -358,10 +359,11 @@ impl Responder {
             Ok(()) => text.push(b"}"),
             Err(error) => {
                 let mut message = Vec::new();
-                message::write_error(&mut message, Some(&id), &error);
+                message::write_error(&mut message, Some(id), &error);
                 text = AnswerText::Small(message);
             }
         }
+        self.id = None;
         self.outbox.put(Outgoing::Message(text));
     }
 
@@ -385,7 +387,11 @@ impl Drop for Responder {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
             let mut message = Vec::new();
-            message::write_error(&mut message, Some(&id), &RpcError::internal("the request was given up"));
+            let why = match std::thread::panicking() {
+                true => "the request failed in an unforeseen way",
+                false => "the request was given up",
+            };
+            message::write_error(&mut message, Some(&id), &RpcError::internal(why));
             self.outbox.send(message);
         }
         let mut unanswered = self.outbox.unanswered.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,11 @@ use super::params::Params;
 use super::writer::SharedWriter;
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, Message};
+use crate::sys::defect;
 use crate::transport::{Ended, Incoming, Source};
+use log::error;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tungstenite::Bytes;
 
@@ -39,10 +42,17 @@ impl Reader {
         }
     }
 
-    /// Reads until nothing more comes or nobody takes it, and ends the connection then.
+    /// Reads until nothing more comes or nobody takes it, and ends the connection then. A defect here is an end, too.
     pub(super) fn run(mut self, mut source: impl Source) {
         self.outbox.answers_on_this_thread();
-        while self.next(&mut source) {}
+        let read = catch_unwind(AssertUnwindSafe(|| while self.next(&mut source) {}));
+        if read.is_err() {
+            let reason = "reading failed in an unforeseen way";
+            error!("{reason}; the connection is closed");
+            self.outbox.complain(&RpcError::internal(reason));
+            let (code, reason) = (1011, reason.into());
+            self.desk.take(Received::Violation { code, reason }, false);
+        }
         self.write_answers();
         self.desk.end();
     }
@@ -72,6 +82,7 @@ impl Reader {
 
     /// What a message says, and whether it is large.
     fn parse(&self, text: &Bytes, base64: Range<usize>, kind: &str) -> Result<(Received, bool), String> {
+        defect::point("reader", || text);
         let is_large = text.len() >= LARGE_BYTES;
         if is_large {
             self.write_answers();

@@ -4,6 +4,7 @@ use super::janitor::Janitor;
 use crate::sys::thread;
 use log::{error, warn};
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// The stack of a worker.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 1024 } else { 256 } * 1024;
 
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+/// What is called to do the job, or with why it can't be done.
+pub(super) type Job = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// Does jobs in the order they came, as many at a time as there are workers. Cheap to clone.
 #[derive(Clone)]
@@ -82,6 +84,14 @@ impl WorkerPool {
         let shared = self.shared.clone();
         match thread::start("file-worker", STACK_BYTES, Box::new(move || shared.work())) {
             Ok(_) => state.workers += 1,
+            Err(e) if state.workers == 0 => {
+                let jobs = std::mem::take(&mut state.jobs);
+                drop(state);
+                // Nobody would do them, perhaps for long.
+                for job in jobs {
+                    job(Err(io::Error::new(e.kind(), format!("failed to start a thread: {e}"))));
+                }
+            }
             Err(e) => {
                 error!("failed to start a file worker: {e}");
                 self.watch(state);
@@ -128,7 +138,7 @@ impl Shared {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| job(Ok(())))).is_err() {
                     error!("a file call failed in an unforeseen way");
                 }
                 state = self.state();
@@ -162,10 +172,10 @@ mod tests {
         let hold = Arc::new(Mutex::new(hold));
         for _ in 0..4 {
             let hold = hold.clone();
-            pool.submit(Box::new(move || assert!(hold.lock().unwrap().recv().is_err())));
+            pool.submit(Box::new(move |_| assert!(hold.lock().unwrap().recv().is_err())));
         }
-        pool.submit(Box::new(|| panic!("on purpose")));
-        pool.submit(Box::new(move || done.send(()).unwrap()));
+        pool.submit(Box::new(|_| panic!("on purpose")));
+        pool.submit(Box::new(move |_| done.send(()).unwrap()));
         seen.recv().unwrap();
         drop(release);
     }

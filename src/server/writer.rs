@@ -4,8 +4,11 @@ use super::answer_text::AnswerText;
 use super::outbox::{News, Outbox, Outflow, Outgoing, Wire};
 use crate::process::{Audience, Event, Process, Replay};
 use crate::protocol::message::RequestId;
+use crate::sys::defect;
 use crossbeam_channel::Receiver;
+use log::error;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -107,8 +110,15 @@ impl SharedWriter {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        // The writer's thread meets the same error, and deals with it.
-        writer.write_answers_at_once().unwrap_or(false)
+        match catch_unwind(AssertUnwindSafe(|| writer.write_answers_at_once())) {
+            // The writer's thread meets the same error, and deals with it.
+            Ok(written) => written.unwrap_or(false),
+            Err(_) => {
+                error!("writing to a client failed in an unforeseen way; its connection is cut");
+                writer.outbox.cut();
+                false
+            }
+        }
     }
 }
 
@@ -175,6 +185,7 @@ impl Writer {
     fn write(&mut self, outgoing: Outgoing) -> io::Result<()> {
         match outgoing {
             Outgoing::Message(message) => {
+                defect::point("writer", || &message);
                 self.outbox.written(message.len());
                 self.sink.message(message)
             }

@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod confine;
+pub(crate) mod defect;
 pub mod ioctl;
 pub mod landlock;
 pub mod memory;

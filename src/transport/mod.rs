@@ -15,6 +15,8 @@ pub mod stdio;
 pub mod upgrade;
 pub mod websocket;
 
+use log::{debug, warn};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use tungstenite::Bytes;
 
@@ -54,6 +56,21 @@ pub enum Ended {
         /// What was wrong.
         reason: String,
     },
+}
+
+/// Logs how a connection has ended: what a client does by going away is not worth a warning, all else is.
+pub fn log_end(what: &str, e: &io::Error) {
+    match e.kind() {
+        ErrorKind::BrokenPipe
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::NotConnected
+        | ErrorKind::TimedOut
+        // What is left of a time limit when it is over, on a socket.
+        | ErrorKind::WouldBlock
+        | ErrorKind::UnexpectedEof => debug!("{what}: {e}"),
+        _ => warn!("{what}: {e}"),
+    }
 }
 
 /// Where messages come from.

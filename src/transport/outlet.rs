@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::fs::File;
@@ -67,6 +68,17 @@ impl Outlet {
     }
 }
 
+/// Waits until something can be done with `file`.
+///
+/// # Errors
+/// What `poll(2)` said, other than an interruption.
+pub fn wait_for(file: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::new(file, events)], PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 fn send_at_once(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
     send(
         socket.as_raw_fd(),
@@ -77,11 +89,17 @@ fn send_at_once(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
 
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Outlet::Stream(stream) => stream.write(bytes),
-            Outlet::Pipe { waiting, .. } => waiting.write(bytes),
-            Outlet::Tcp(socket) => (&**socket).write(bytes),
-            Outlet::Socket(socket) => socket.write(bytes),
+        loop {
+            let mut file = match self {
+                Outlet::Stream(stream) => return stream.write(bytes),
+                Outlet::Tcp(socket) => return (&**socket).write(bytes),
+                Outlet::Pipe { waiting: file, .. } | Outlet::Socket(file) => &*file,
+            };
+            match file.write(bytes) {
+                // Somebody who shares it has made it so that it does not wait.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_for(file.as_fd(), PollFlags::POLLOUT)?,
+                written => return written,
+            }
         }
     }
 

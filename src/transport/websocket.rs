@@ -3,8 +3,7 @@
 use super::frame_header::{CLOSE, FINAL, PING, PONG, TEXT};
 use super::frame_splitter::{Frame, FrameSplitter};
 use super::large_memory::LargeMemory;
-use super::{Ended, Incoming, Source};
-use log::debug;
+use super::{Ended, Incoming, Source, log_end};
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 
@@ -78,7 +77,7 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
-                    debug!("failed to read from a WebSocket client: {e}");
+                    log_end("failed to read from a WebSocket client", &e);
                     return Incoming::Ended(Ended::ByPeer);
                 }
             }

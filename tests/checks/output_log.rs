@@ -135,6 +135,7 @@ impl Checked {
                 code: code.into(),
                 signal: (code > 128).then(|| i32::from(code) - 128),
                 sandbox_denied: false,
+                failure: None,
             };
             self.exit = Some(exit);
             self.events.push(Kept::Exited(exit));
