@@ -17,13 +17,12 @@
 mod fault_scenario;
 mod kit;
 
-use fault_scenario::{ALL, Part, Round, Socket, round};
-use kit::{DEADLINE, Dir, PROGRAM, children, until};
+use fault_scenario::{ALL, Footprint, Part, Round, Socket, leftover, round};
+use kit::{DEADLINE, Dir, PROGRAM, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -146,33 +145,6 @@ impl Said {
     }
 }
 
-/// What a server holds.
-#[derive(Debug, PartialEq, Eq)]
-struct Footprint {
-    /// The names of its threads. Those of file workers are left out, which come and go by themselves.
-    threads: Vec<String>,
-    fds: Vec<String>,
-    children: Vec<i32>,
-}
-
-impl Footprint {
-    fn of(pid: i32) -> Footprint {
-        let list = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().flatten();
-        let names = list("task").filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-        let mut threads: Vec<String> = names.filter(|name| !name.starts_with("file-worker")).collect();
-        let links = list("fd").filter_map(|fd| fs::read_link(fd.path()).ok());
-        let kind = |link: std::path::PathBuf| link.display().to_string().split(":[").next().unwrap().to_owned();
-        let mut fds: Vec<String> = links.map(kind).collect();
-        threads.sort();
-        fds.sort();
-        Footprint {
-            threads,
-            fds,
-            children: children(pid),
-        }
-    }
-}
-
 impl Server {
     fn new() -> Server {
         let mut child = Command::new(PROGRAM)
@@ -248,21 +220,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Something in the directory that no request has named.
-fn leftover(place: &std::path::Path) -> Option<String> {
-    let mut todo = vec![place.to_owned()];
-    while let Some(directory) = todo.pop() {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !["d", "e", "f", "g", "copy"].contains(&&name[..]) {
-                return Some(format!("{name} is left behind"));
-            }
-            todo.push(entry.path());
-        }
-    }
-    None
 }
 
 /// `strace` on a process that runs, or as its parent.

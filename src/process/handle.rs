@@ -6,6 +6,7 @@ use super::start::{StartError, StartSpec, Stdio, TerminalSize};
 use super::stdin_queue::{Reply, StdinQueue, WriteStatus};
 use super::supervisor;
 use crate::sys::ioctl;
+use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal as unix;
 use nix::unistd::{Pid, tcgetpgrp};
@@ -530,8 +531,8 @@ impl State {
 
     fn wake(&self) {
         if let Some(wake) = &self.wake {
-            // It can only fail when it is about to be read anyway.
-            let _ = wake.write(1);
+            // Otherwise it can only fail when it is about to be read anyway.
+            while wake.write(1) == Err(Errno::EINTR) {}
         }
     }
 

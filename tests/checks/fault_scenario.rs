@@ -1,11 +1,13 @@
 //! What a client does while calls of the system fail: a bit of everything. Each request must have its answer, or the
 //! connection must end; nothing may hang.
 
+use crate::kit::children;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tungstenite::{Error, Message, WebSocket};
 
@@ -30,37 +32,6 @@ pub(crate) enum Next {
     End(String),
     /// Nothing until the time was over.
     Nothing,
-}
-
-/// Lines over any stream whose reads have a time limit of some milliseconds.
-pub(crate) struct Lines<R, W> {
-    pub(crate) input: W,
-    pub(crate) output: R,
-    pub(crate) read: Vec<u8>,
-}
-
-impl<R: Read, W: Write> Wire for Lines<R, W> {
-    fn send(&mut self, text: &str) -> bool {
-        self.input.write_all(format!("{text}\n").as_bytes()).is_ok()
-    }
-
-    fn next(&mut self, until: Instant) -> Next {
-        loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
-                let rest = self.read.split_off(end + 1);
-                let line = std::mem::replace(&mut self.read, rest);
-                return Next::Message(serde_json::from_slice(&line).expect("a line of JSON"));
-            }
-            let mut piece = vec![0; 65536];
-            match self.output.read(&mut piece) {
-                Ok(0) => return Next::End("end of file".into()),
-                Ok(n) => self.read.extend_from_slice(&piece[..n]),
-                Err(e) if is_patient(e.kind()) && Instant::now() < until => {}
-                Err(e) if is_patient(e.kind()) => return Next::Nothing,
-                Err(e) => return Next::End(e.to_string()),
-            }
-        }
-    }
 }
 
 fn is_patient(kind: ErrorKind) -> bool {
@@ -425,3 +396,45 @@ pub(crate) const ALL: [Part; 6] = [
     Part::Sandboxed,
     Part::Files,
 ];
+
+/// What a server holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    /// The names of its threads. Those of file workers are left out, which come and go by themselves.
+    pub(crate) threads: Vec<String>,
+    pub(crate) fds: Vec<String>,
+    pub(crate) children: Vec<i32>,
+}
+
+impl Footprint {
+    pub(crate) fn of(pid: i32) -> Footprint {
+        let list = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().flatten();
+        let names = list("task").filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        let mut threads: Vec<String> = names.filter(|name| !name.starts_with("file-worker")).collect();
+        let links = list("fd").filter_map(|fd| fs::read_link(fd.path()).ok());
+        let kind = |link: PathBuf| link.display().to_string().split(":[").next().unwrap().to_owned();
+        let mut fds: Vec<String> = links.map(kind).collect();
+        threads.sort();
+        fds.sort();
+        Footprint {
+            threads,
+            fds,
+            children: children(pid),
+        }
+    }
+}
+
+/// Something in the directory that no request has named.
+pub(crate) fn leftover(place: &Path) -> Option<String> {
+    let mut todo = vec![place.to_owned()];
+    while let Some(directory) = todo.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !["d", "e", "f", "g", "copy"].contains(&&name[..]) {
+                return Some(format!("{name} is left behind"));
+            }
+            todo.push(entry.path());
+        }
+    }
+    None
+}
