@@ -104,6 +104,17 @@ const EXCUSED: &[(&str, &str, &str)] = &[
         "asking for the flags of an open descriptor (fdopendir) cannot fail; nix would not close it",
     ),
     (
+        "newfstatat",
+        "(deleted)",
+        "looking at an open descriptor (fdopendir) cannot fail; nix would not close it",
+    ),
+    ("pidfd_send_signal", "", "it cannot fail for a sandbox of our own"),
+    (
+        "kill",
+        "",
+        "it cannot fail for a command of our own, unless it has become another user's",
+    ),
+    (
         "getrandom",
         "failed to generate random data",
         "it cannot fail once the kernel has started up; the standard library panics, and the connection ends",

@@ -4,9 +4,11 @@ mod kit;
 
 use kit::{Client, DEADLINE, Dir, Server, both, command};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame;
@@ -307,4 +309,33 @@ fn a_server_that_anybody_could_reach_does_not_start() {
     let taken = format!("ws://{}", server.address());
     let output = command(&["--listen", &taken]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn standard_streams_that_do_not_wait_are_waited_for() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("large"), vec![7; 3_000_000]).unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    ours.set_read_timeout(Some(kit::DEADLINE)).unwrap();
+    let mut child = kit::command(&["--listen", "stdio"])
+        .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
+        .stdout(OwnedFd::from(theirs))
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(ours.try_clone().unwrap());
+    let mut answer = |ours: &mut UnixStream, request: Value| {
+        writeln!(ours, "{request}").unwrap();
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()
+    };
+    let hello = json!({"id": 1, "method": "initialize", "params": {"clientName": "test"}});
+    assert!(answer(&mut ours, hello)["result"].is_object());
+    writeln!(ours, "{}", json!({"method": "initialized"})).unwrap();
+    let read = json!({"id": 2, "method": "fs/readFile", "params": {"path": dir.uri("large")}});
+    let content = answer(&mut ours, read)["result"]["dataBase64"].take();
+    assert_eq!(content.as_str().map(str::len), Some(4_000_000));
+    drop((ours, lines));
+    assert!(child.wait().unwrap().success());
 }

@@ -6,13 +6,16 @@
 //! checked, so that a pid given to a stranger meanwhile is never hit.
 
 use crate::sys::pidfd;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How often a family is searched for new members before it is killed as it was found. Stopped processes do not fork,
 /// so that the second search normally finds nothing new.
@@ -174,14 +177,31 @@ fn descendants(pid: i32, known: &mut HashSet<i32>, found: &mut Vec<(i32, i32)>) 
     }
 }
 
+/// Tries again for a while what has failed for want of something, such as descriptors, that may be there again: who is not
+/// found is not ended.
+fn patiently<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..20 {
+        match attempt() {
+            Err(e)
+                if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+                    && e.raw_os_error() != Some(Errno::ESRCH as i32) =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+    attempt()
+}
+
 /// The living and dead children of a process, over all its threads.
 fn children(pid: i32) -> Vec<i32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+    let Ok(tasks) = patiently(|| fs::read_dir(format!("/proc/{pid}/task"))) else {
         return Vec::new();
     };
     let mut found = Vec::new();
     for task in tasks.flatten() {
-        match fs::read_to_string(task.path().join("children")) {
+        match patiently(|| fs::read_to_string(task.path().join("children"))) {
             Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
             // A kernel without CONFIG_PROC_CHILDREN: the slow way, once for all threads.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && task.path().exists() => {
@@ -198,7 +218,7 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 fn signal_child(pid: i32, parent: i32, signal: Signal) {
-    let Ok(fd) = pidfd::open(Pid::from_raw(pid)) else {
+    let Ok(fd) = patiently(|| pidfd::open(Pid::from_raw(pid))) else {
         return;
     };
     if Stat::of(pid).is_some_and(|stat| stat.parent == parent) {
