@@ -108,6 +108,16 @@ const EXCUSED: &[(&str, &str, &str)] = &[
         "(deleted)",
         "looking at an open descriptor (fdopendir) cannot fail; nix would not close it",
     ),
+    (
+        "write",
+        "family says nothing more",
+        "waking a supervisor (eventfd) cannot fail but when it is awake",
+    ),
+    (
+        "wait4",
+        "left behind",
+        "there is no ECHILD for a child of our own; it stays as a zombie then",
+    ),
     ("pidfd_send_signal", "", "it cannot fail for a sandbox of our own"),
     (
         "kill",

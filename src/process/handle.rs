@@ -561,7 +561,8 @@ impl Stdin {
     pub(super) fn drain(&mut self) {
         let Some(fd) = &self.fd else { return };
         self.queue.drain(|bytes| Ok(nix::unistd::write(fd, bytes)?));
-        if self.queue.is_at_end() {
+        // After an error the command is to see the end, too.
+        if self.queue.is_at_end() || self.queue.is_closed() {
             self.fd = None;
         }
     }

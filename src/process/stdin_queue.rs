@@ -91,6 +91,11 @@ impl StdinQueue {
         self.ids.contains(id)
     }
 
+    /// Whether nothing is taken any more: it was closed, or nobody reads.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
         self.queued

@@ -223,9 +223,14 @@ impl Talk<'_> {
         }
     }
 
+    /// Writes, and ends the process if it could not be written to.
     fn write(&mut self, id: &str, write_id: &str) -> Step<()> {
         let params = json!({"processId": id, "writeId": write_id, "chunk": TEXT});
-        self.ask("process/write", params)?;
+        let written = self.ask("process/write", params)?;
+        if written.is_none_or(|written| written["status"] != "accepted") {
+            self.refused.push(format!("process/write to {id}: not accepted"));
+            self.ask("process/terminate", json!({"processId": id}))?;
+        }
         Ok(())
     }
 
