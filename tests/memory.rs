@@ -36,7 +36,7 @@ fn connect(config: ServerConfig, capacity: usize) -> Client {
 fn connect_alone(config: ServerConfig, capacity: usize) -> Client {
     let (end, server_end) = memory::pair(NonZeroUsize::new(capacity).unwrap());
     let (tell, ended) = bounded(1);
-    let tell = move || drop(tell.send(()));
+    let tell = move || _ = tell.send(());
     Server::new(config).serve_memory(server_end, tell).unwrap();
     let mut client = Client {
         end,
