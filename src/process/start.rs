@@ -142,6 +142,7 @@ pub fn start(spec: &StartSpec) -> Result<(spawn::Child, Streams), StartError> {
             theirs.stderr.as_ref().unwrap_or(&theirs.stdout).as_fd(),
         ],
         terminal: matches!(spec.stdio, Stdio::Terminal(_)),
+        mark: None,
     };
     let failed = |e: spawn::SpawnError| match e.step {
         spawn::Step::Directory => StartError::Directory {

@@ -55,6 +55,7 @@ impl Case {
             cwd: &CString::new(self.dir.as_os_str().as_bytes()).unwrap(),
             stdio,
             terminal,
+            mark: None,
         };
         let filter = filter_without_namespaces(Calls::DangerousAndNetwork);
         let child = spawn(&program, &Restriction { ruleset, filter }).unwrap();

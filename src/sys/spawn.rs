@@ -1,6 +1,7 @@
 //! Starting a program as a session leader.
 
 use super::confine::StatusSocket;
+use super::mark::Kin;
 use super::pages::Pages;
 use super::pidfd;
 use nix::errno::Errno;
@@ -26,6 +27,8 @@ pub struct Program<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Descriptor 0 is a terminal that becomes the controlling terminal.
     pub terminal: bool,
+    /// The mark that it and all that it starts are to bear. It is not refused if it can't.
+    pub mark: Option<Kin>,
 }
 
 /// A started program, to be reaped by its owner.
@@ -181,6 +184,8 @@ pub(super) struct Plan {
     cwd: *const c_char,
     pub(super) stdio: [RawFd; 3],
     terminal: bool,
+    /// The limits that are its mark.
+    mark: Option<[u64; 2]>,
     /// The calls that a confined program may not make.
     filter: Option<sock_fprog>,
     /// Whether somebody is asked about some of those calls.
@@ -202,6 +207,7 @@ impl Plan {
             cwd: program.cwd.as_ptr(),
             stdio: program.stdio.map(|fd| fd.as_raw_fd()),
             terminal: program.terminal,
+            mark: program.mark.map(Kin::limits),
             filter: filter.map(|filter| sock_fprog {
                 len: filter.len() as u16,
                 filter: filter.as_ptr().cast_mut(),
@@ -344,6 +350,11 @@ unsafe fn become_program(plan: &mut Plan) -> Result<std::convert::Infallible, (S
     };
     // SAFETY: system calls on integers and on pointers that `spawn` vouches for.
     unsafe {
+        // First, so that it is found from here on should we die. A system without that limit has no such marks.
+        if let Some(mark) = &plan.mark {
+            let (resource, old) = (libc::RLIMIT_LOCKS, std::ptr::null_mut::<c_void>());
+            libc::syscall(libc::SYS_prlimit64, 0, resource, mark.as_ptr(), old);
+        }
         // Nothing that follows needs them; into the directory it could not go itself otherwise.
         if plan.filter.is_some() {
             give_up_rights(0)?;
@@ -482,6 +493,7 @@ mod tests {
             cwd: &CString::new(cwd).unwrap(),
             stdio: [null.as_fd(), input.as_fd(), null.as_fd()],
             terminal: false,
+            mark: None,
         })?;
         drop(input);
         let mut text = String::new();

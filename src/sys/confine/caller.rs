@@ -1,6 +1,6 @@
 //! The process that has made a call: what its memory, its descriptors and its directory say of what it wants.
 
-use super::raw::{self, Fd};
+use crate::sys::raw::{self, Fd};
 use nix::libc::{self, c_int};
 use std::ffi::CStr;
 use std::os::fd::RawFd;

@@ -65,6 +65,7 @@ impl Case {
             cwd: &CString::new(self.dir.join("work").as_os_str().as_bytes()).unwrap(),
             stdio: [null.as_fd(), input.as_fd(), input.as_fd()],
             terminal: false,
+            mark: None,
         };
         let child = spawn(&program, &confinement)?;
         drop(input);

@@ -3,7 +3,7 @@
 use super::caller::{Caller, Text};
 use super::gate::{Call, Done, Gate, Side, Stop};
 use super::guard::Protection;
-use super::raw::{self, Fd};
+use crate::sys::raw::{self, Fd};
 use nix::libc::{self, c_int};
 use std::ffi::CStr;
 

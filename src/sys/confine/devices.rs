@@ -1,8 +1,8 @@
 //! What a sandbox has of its own in `/dev` and `/proc`: only what is harmless, and only the processes of the sandbox.
 
 use super::mounts::{Base, Failure, MountStep, Node, failed, link, make};
-use super::raw::{self, Fd};
 use super::tree::{self, Extent};
+use crate::sys::raw::{self, Fd};
 use nix::libc;
 use std::ffi::CStr;
 use std::os::fd::RawFd;

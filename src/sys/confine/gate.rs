@@ -13,7 +13,7 @@ use super::caller::{Caller, Text};
 use super::creation::Request;
 use super::guard::{Guard, GuardedNames, NEW_NAME};
 use super::mounts::{Failure, MountStep};
-use super::raw::{self, Fd};
+use crate::sys::raw::{self, Fd};
 use nix::libc::{self, c_int, c_long};
 use std::os::fd::RawFd;
 

@@ -2,8 +2,8 @@
 //!
 //! What counts is the directory itself, by device and inode, not how a program got to it.
 
-use super::raw::{self, Fd};
 use super::tree::{self, Extent};
+use crate::sys::raw::{self, Fd};
 use nix::libc::{self, c_int};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;

@@ -19,7 +19,6 @@ mod guard;
 mod init;
 mod mounts;
 mod open;
-mod raw;
 mod status;
 mod tree;
 mod unshared;
@@ -29,10 +28,11 @@ pub use filter::{Calls, filter, filter_without_namespaces};
 pub use ground::{Ground, GroundError, GroundStep};
 pub use mounts::{Base, MountStep, Mounts, PlaceKind};
 
+use super::kept_memory::{KeptMemory, give_memory_back};
+use super::raw;
 use super::spawn::{CHILD_STACK, Child, Plan, Program, SpawnError, Step, child_stack, give_up_rights};
 use super::spawn::{child, wait, with_signals_blocked};
 use gate::Gate;
-use init::KeptMemory;
 use mounts::Failure;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void, sock_filter};
@@ -197,6 +197,7 @@ pub fn probe(start: &dyn Fn(&Program<'_>) -> Result<Child, ConfineError>) -> Res
         cwd: c"/",
         stdio: [null.as_fd(); 3],
         terminal: false,
+        mark: None,
     };
     match start(&program) {
         Err(ConfineError::Spawn(SpawnError {
@@ -375,7 +376,7 @@ unsafe fn be_alone(chain: &Chain) {
         for fd in 0..STATUS_FD {
             libc::close(fd);
         }
-        init::give_memory_back(chain.init_memory);
+        give_memory_back(chain.init_memory);
     }
 }
 

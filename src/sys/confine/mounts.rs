@@ -6,8 +6,8 @@
 
 use super::devices::{Devices, put_proc};
 use super::guard::{Guard, Guards};
-use super::raw::{self, Fd};
 use super::tree::{self, Extent};
+use crate::sys::raw::{self, Fd};
 use nix::libc::{self, c_int};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;

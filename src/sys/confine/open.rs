@@ -4,7 +4,7 @@ use super::caller::{Caller, Name, Text};
 use super::creation::{MAX_LINKS, PathArgument, Request, follow, locate, start};
 use super::gate::{Done, Gate, Side, Stop};
 use super::guard::Protection;
-use super::raw::{self, Fd};
+use crate::sys::raw::{self, Fd};
 use nix::libc::{self, c_int};
 use std::ffi::CStr;
 

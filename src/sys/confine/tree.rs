@@ -1,7 +1,7 @@
 //! Trees of mounts: cloned from the host's or made, restricted, and put in place. Of any file system call here the error is
 //! the number that the kernel gave.
 
-use super::raw::{self, Fd};
+use crate::sys::raw::{self, Fd};
 use nix::libc::{self, c_int};
 use std::ffi::CStr;
 use std::os::fd::RawFd;

@@ -195,6 +195,7 @@ impl Running {
             cwd: &CString::new(case.dir.join("work").as_os_str().as_bytes()).unwrap(),
             stdio: [theirs_in.as_fd(), theirs_out.as_fd(), theirs_out.as_fd()],
             terminal,
+            mark: None,
         };
         Running {
             child: spawn(&program, &confinement).unwrap(),

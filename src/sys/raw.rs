@@ -1,7 +1,7 @@
 //! System calls without the C library.
 //!
-//! For the init, which has given back the memory that the library keeps its errors and buffers in. What is here touches
-//! no memory but its arguments, and an error is the number that the kernel gave.
+//! For processes that have given back the memory that the library keeps its errors and buffers in. What is here touches no
+//! memory but its arguments, and an error is the number that the kernel gave.
 
 use nix::libc::{self, c_int, c_long};
 use std::ffi::CStr;
@@ -192,7 +192,7 @@ pub(super) fn bind(socket: RawFd, address: &[u8]) -> Result<usize, c_int> {
 pub(super) fn take_descriptor(process: c_int, fd: c_int) -> Result<Fd, c_int> {
     // SAFETY: integers.
     unsafe {
-        let process = Fd(call(libc::SYS_pidfd_open, [process as usize, 0, 0, 0, 0, 0])? as RawFd);
+        let process = open_process(process)?;
         let taken = call(libc::SYS_pidfd_getfd, [process.0 as usize, fd as usize, 0, 0, 0, 0])?;
         Ok(Fd(taken as RawFd))
     }
@@ -226,6 +226,74 @@ pub(super) fn poll(polled: &mut [libc::pollfd], seconds: Option<c_long>) -> Resu
     let arguments = [polled.as_mut_ptr() as usize, polled.len(), limit, 0, 0, 0];
     // SAFETY: memory of that length.
     unsafe { call(libc::SYS_ppoll, arguments) }
+}
+
+/// Whether a descriptor has something to read, or names a process that has ended.
+pub(super) fn is_readable(fd: RawFd) -> bool {
+    let mut polled = [libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }];
+    poll(&mut polled, Some(0)) == Ok(1)
+}
+
+/// Waits for so many milliseconds, less than a second.
+pub(super) fn pause(milliseconds: i64) {
+    // `struct timespec`
+    let time = [0, milliseconds as c_long * 1_000_000];
+    // SAFETY: a live local of that size, and no descriptors.
+    let _ = unsafe { call(libc::SYS_ppoll, [0, 0, address(&time), 0, 0, 0]) };
+}
+
+/// Goes back to the first entry of a directory.
+pub(super) fn rewind(directory: RawFd) -> Result<usize, c_int> {
+    // SAFETY: integers.
+    unsafe {
+        call(
+            libc::SYS_lseek,
+            [directory as usize, 0, libc::SEEK_SET as usize, 0, 0, 0],
+        )
+    }
+}
+
+/// The next entries of a directory, as many as there is room for.
+pub(super) fn list(directory: RawFd, entries: &mut [u8]) -> Result<usize, c_int> {
+    let arguments = [
+        directory as usize,
+        entries.as_mut_ptr() as usize,
+        entries.len(),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: memory of that length.
+    unsafe { call(libc::SYS_getdents64, arguments) }
+}
+
+/// Sets and gets a limit of a process, 0 for this one.
+pub(super) fn limits(
+    process: c_int,
+    resource: usize,
+    new: Option<&[u64; 2]>,
+    old: Option<&mut [u64; 2]>,
+) -> Result<usize, c_int> {
+    let (new, old) = (new.map_or(0, address), old.map_or(0, address_mut));
+    // SAFETY: integers, and `struct rlimit64`, or nothing.
+    unsafe { call(libc::SYS_prlimit64, [process as usize, resource, new, old, 0, 0]) }
+}
+
+/// A descriptor that names a process.
+pub(super) fn open_process(process: c_int) -> Result<Fd, c_int> {
+    // SAFETY: integers.
+    unsafe { call(libc::SYS_pidfd_open, [process as usize, 0, 0, 0, 0, 0]) }.map(|fd| Fd(fd as RawFd))
+}
+
+/// Sends a signal to the process that a descriptor names.
+pub(super) fn send_signal(process: RawFd, signal: c_int) -> Result<usize, c_int> {
+    let arguments = [process as usize, signal as usize, 0, 0, 0, 0];
+    // SAFETY: integers; it is allowed to say nothing more about the signal.
+    unsafe { call(libc::SYS_pidfd_send_signal, arguments) }
 }
 
 /// The seconds of a clock that only goes forward.
