@@ -94,6 +94,7 @@ mod tests {
             signal,
             sandbox_denied: false,
             failure: None,
+            limit_met: None,
         };
         assert!(!is_likely(exit(0, None), &[]));
         assert!(!is_likely(exit(1, None), &[]));

@@ -1,177 +1,204 @@
 //! Ending a command together with everything it has started.
 //!
-//! A signal to the process group misses what has left it (`setsid`, job control). So a command that has descendants is
-//! stopped first, which keeps them from forking on, then its descendants are collected and stopped until no new ones
-//! appear, and then all are killed. Each is signalled through a pidfd that was opened before its parentage was
-//! checked, so that a pid given to a stranger meanwhile is never hit.
+//! A signal to the process group misses what has left it (`setsid`, job control), and a look at the tree what has lost its
+//! parent (double forks). So a command bears a [mark](crate::sys::mark) that it hands on, and its family are those that
+//! bear it and all that descend from them. Where more than the command itself is left, they are stopped first, which
+//! keeps them from forking on, until no new ones appear, and then all are killed. Each is signalled through a pidfd that
+//! was opened before its mark or its parentage was checked, so that a pid given to a stranger meanwhile is never hit.
 
-use crate::sys::pidfd;
+use crate::sys::mark::{Kin, Table};
+use crate::sys::{keeper, pidfd};
+use log::{debug, warn};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
-/// How often a family is searched for new members before it is killed as it was found. Stopped processes do not fork,
-/// so that the second search normally finds nothing new.
-const SEARCHES: usize = 8;
+/// How often a family is searched for new members before it is killed as it was found. Stopped processes do not fork, so
+/// that the second search normally finds nothing new; a fork bomb takes some more.
+const SEARCHES: usize = 64;
 
-/// Makes orphaned descendants children of this process instead of init's, so that they can still be found and ended.
-/// From then on the main thread must call [`reap_orphans`] at each SIGCHLD.
+/// How often is looked whether orphans have ended, which nobody tells.
+pub const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether orphans become children of this process.
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
+/// The process that waits for the end of this one: 0 if there is none yet, -1 while it is started or if there can be none.
+static KEEPER: AtomicI32 = AtomicI32::new(0);
+
+/// Makes orphaned descendants children of this process instead of init's, so that they are found without a look at all
+/// processes, and has a small process started with the first command that kills what commands have left should this one
+/// be killed. From then on the main thread must call [`reap_orphans`] at each SIGCHLD.
 ///
 /// # Errors
 /// What `prctl(2)` said.
 pub fn adopt_orphans() -> std::io::Result<()> {
-    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+    nix::sys::prctl::set_child_subreaper(true)?;
+    ADOPTS.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Reaps the adopted orphans that have ended. To be called from the main thread: the kernel makes orphans its children,
 /// while commands are children of the threads that supervise and reap them.
 pub fn reap_orphans() {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WNOTHREAD)) {
-        if status.pid().is_none() {
-            break;
+        let Some(pid) = status.pid() else { break };
+        // Somebody has killed it: the next command starts another.
+        let _ = KEEPER.compare_exchange(pid.as_raw(), 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Sees to it that what commands leave behind ends with this process however that ends, if it adopts orphans.
+pub fn keep() {
+    let is_needed = ADOPTS.load(Ordering::Relaxed)
+        && KEEPER
+            .compare_exchange(0, -1, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
+    if is_needed {
+        match keeper::start(Kin::all()) {
+            Ok(pid) => KEEPER.store(pid.as_raw(), Ordering::Relaxed),
+            Err(e) => warn!("failed to start a keeper: {e}; what commands leave behind may outlive a killed server"),
         }
     }
 }
 
-/// Kills a command that was not reaped yet, its process group, and all its descendants.
-pub fn kill_family(leader: Pid) {
-    if children(leader.as_raw()).is_empty() {
-        let _ = killpg(leader, Signal::SIGKILL);
+/// Kills a family: a command that was not reaped yet with its process group, and all that it has left anywhere.
+pub fn kill(leader: Option<Pid>, kin: Kin) {
+    let Ok(table) = Table::open() else {
+        // Nobody can be found then.
+        if let Some(leader) = leader {
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
         return;
-    }
-    let _ = killpg(leader, Signal::SIGSTOP);
-    let mut members = Vec::new();
-    let mut known = HashSet::new();
-    for _ in 0..SEARCHES {
-        let before = members.len();
-        descendants(leader.as_raw(), &mut known, &mut members);
-        if members.len() == before {
-            break;
+    };
+    let leader_pid = leader.map(Pid::as_raw);
+    if let Some(leader) = leader {
+        let others = marked(&table, kin).into_iter().any(|pid| Some(pid) != leader_pid);
+        if !others && children(leader.as_raw()).is_empty() {
+            let _ = killpg(leader, Signal::SIGKILL);
+            return;
         }
-        for (pid, parent) in &members[before..] {
-            signal_child(*pid, *parent, Signal::SIGSTOP);
+        let _ = killpg(leader, Signal::SIGSTOP);
+    }
+    let refused = stop_and_kill(&table, kin, &|found| {
+        if let Some(leader) = leader_pid {
+            found.add_descendants(leader);
+        }
+        // After the tree, because who loses its parent goes from there to here.
+        for pid in marked(&table, kin) {
+            if Some(pid) != leader_pid {
+                found.add(pid, 0);
+                found.add_descendants(pid);
+            }
+        }
+    });
+    if let Some(leader) = leader {
+        let _ = killpg(leader, Signal::SIGKILL);
+    }
+    tell_survivors(&refused);
+}
+
+/// Sends SIGTERM to what a command that was reaped has left.
+pub fn ask_to_end(kin: Kin) {
+    if let Ok(table) = Table::open() {
+        for pid in marked(&table, kin) {
+            signal_member(&table, kin, (pid, 0), Signal::SIGTERM);
         }
     }
-    for (pid, parent) in members {
-        signal_child(pid, parent, Signal::SIGKILL);
+}
+
+/// Whether a command that was reaped has left something.
+pub fn is_left(kin: Kin) -> bool {
+    Table::open().is_ok_and(|table| !marked(&table, kin).is_empty())
+}
+
+/// Waits until nothing is left of a command that was reaped, at most so long.
+pub fn wait(kin: Kin, limit: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < limit && is_left(kin) {
+        std::thread::sleep(LOOK.min(limit));
     }
-    let _ = killpg(leader, Signal::SIGKILL);
 }
 
 /// Kills all descendants of this process; for its own end.
 pub fn kill_descendants() {
-    let me = Pid::this().as_raw();
-    let mut known = HashSet::new();
+    let keeper = KEEPER.swap(-1, Ordering::Relaxed);
+    if let Ok(table) = Table::open() {
+        // Another time for those that were just being started.
+        for _ in 0..2 {
+            let refused = stop_and_kill(&table, Kin::all(), &|found| {
+                found.known.insert(keeper);
+                found.add_descendants(Pid::this().as_raw());
+            });
+            tell_survivors(&refused);
+        }
+    }
+    if keeper > 0 {
+        signal_child(keeper, Pid::this().as_raw(), Signal::SIGKILL);
+    }
+}
+
+fn tell_survivors(pids: &[i32]) {
+    if !pids.is_empty() {
+        warn!("what a command has started may not be killed and lives on: processes {pids:?}");
+    }
+}
+
+/// Stops all that `find` finds until it finds nobody new, and kills them. Returns who cannot be signalled.
+fn stop_and_kill(table: &Table, kin: Kin, find: &dyn Fn(&mut Found)) -> Vec<i32> {
+    let mut found = Found::default();
     for _ in 0..SEARCHES {
-        let mut members = Vec::new();
-        descendants(me, &mut known, &mut members);
-        if members.is_empty() {
-            return;
+        let before = found.members.len();
+        find(&mut found);
+        if found.members.len() == before {
+            break;
         }
-        for (pid, parent) in members {
-            signal_child(pid, parent, Signal::SIGKILL);
-        }
-    }
-}
-
-/// Which command a leader's pid belongs to now: a pid may be given again once a command and its group are gone.
-static LEADERS: LazyLock<Mutex<HashMap<i32, u64>>> = LazyLock::new(Mutex::default);
-
-/// A command's claim to the group and session that bear its pid, valid until another command gets that pid.
-pub struct Claim {
-    leader: i32,
-    serial: u64,
-}
-
-impl Claim {
-    /// Claims the group of a command that was just started.
-    pub fn new(leader: Pid) -> Claim {
-        static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        leaders().insert(leader.as_raw(), serial);
-        Claim {
-            leader: leader.as_raw(),
-            serial,
+        for member in &found.members[before..] {
+            signal_member(table, kin, *member, Signal::SIGSTOP);
         }
     }
-
-    fn is_valid(&self) -> bool {
-        leaders().get(&self.leader) == Some(&self.serial)
+    if !found.members.is_empty() {
+        debug!("killing {} processes that a command has started", found.members.len());
     }
+    // Children before their parents, whose end would change their parentage.
+    let mut refused = found.members;
+    refused.reverse();
+    refused.retain(|member| signal_member(table, kin, *member, Signal::SIGKILL));
+    refused.into_iter().map(|(pid, _)| pid).collect()
 }
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut leaders = leaders();
-        if leaders.get(&self.leader) == Some(&self.serial) {
-            leaders.remove(&self.leader);
+/// Processes that were found, each with its parent.
+#[derive(Default)]
+struct Found {
+    known: HashSet<i32>,
+    members: Vec<(i32, i32)>,
+}
+
+impl Found {
+    fn add(&mut self, pid: i32, parent: i32) {
+        if self.known.insert(pid) {
+            self.members.push((pid, parent));
         }
-        if leaders.is_empty() {
-            leaders.shrink_to_fit();
-        }
     }
-}
 
-fn leaders() -> std::sync::MutexGuard<'static, HashMap<i32, u64>> {
-    LEADERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Kills what commands that were reaped have left in their groups and sessions, and the descendants of that.
-///
-/// A pid is not given again while a group or session bears it; so if a process with a leader's pid exists, nothing is
-/// left of that command.
-pub fn kill_remnants<'a>(claims: impl Iterator<Item = &'a Claim>) {
-    let leaders: HashSet<i32> = claims.filter(|c| c.is_valid()).map(|c| c.leader).collect();
-    if leaders.is_empty() {
-        return;
-    }
-    let all = processes();
-    let gone = |leader: i32| leaders.contains(&leader) && !all.contains_key(&leader);
-    let me = Pid::this().as_raw();
-    let is_ours = |mut pid: i32| {
-        for _ in 0..all.len() {
-            match all.get(&pid) {
-                Some(stat) if stat.parent == me => return true,
-                Some(stat) => pid = stat.parent,
-                None => return false,
+    fn add_descendants(&mut self, pid: i32) {
+        let mut todo = vec![pid];
+        let mut visited = HashSet::new();
+        while let Some(parent) = todo.pop() {
+            // What was excluded from the beginning is left alone with all it has.
+            if !visited.insert(parent) {
+                continue;
             }
-        }
-        false
-    };
-    let mut known = HashSet::new();
-    let mut members = Vec::new();
-    for (pid, stat) in &all {
-        if (gone(stat.group) || gone(stat.session)) && is_ours(*pid) && known.insert(*pid) {
-            members.push((*pid, stat.parent));
-            descendants(*pid, &mut known, &mut members);
-        }
-    }
-    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        for (pid, parent) in &members {
-            signal_child(*pid, *parent, signal);
-        }
-    }
-}
-
-/// Appends the descendants of `pid` that are not `known` yet, each with its parent.
-fn descendants(pid: i32, known: &mut HashSet<i32>, found: &mut Vec<(i32, i32)>) {
-    let mut todo = vec![pid];
-    let mut visited = HashSet::new();
-    while let Some(parent) = todo.pop() {
-        if !visited.insert(parent) {
-            continue;
-        }
-        for child in children(parent) {
-            todo.push(child);
-            if known.insert(child) {
-                found.push((child, parent));
+            for child in children(parent) {
+                todo.push(child);
+                self.add(child, parent);
             }
         }
     }
@@ -194,6 +221,18 @@ fn patiently<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
     attempt()
 }
 
+/// Who bears such a mark, of those that are looked at: where orphans are adopted, they are all there is to be found without
+/// a parent that is known; elsewhere all processes.
+fn marked(table: &Table, kin: Kin) -> Vec<i32> {
+    let mut found = Vec::new();
+    let main = Pid::this().as_raw();
+    match ADOPTS.load(Ordering::Relaxed).then(|| children_of_thread(main, main)) {
+        Some(Ok(orphans)) => found.extend(orphans.into_iter().filter(|pid| table.is_of(*pid, kin))),
+        _ => table.each(&mut |pid| found.extend(table.is_of(pid, kin).then_some(pid))),
+    }
+    found
+}
+
 /// The living and dead children of a process, over all its threads.
 fn children(pid: i32) -> Vec<i32> {
     let Ok(tasks) = patiently(|| fs::read_dir(format!("/proc/{pid}/task"))) else {
@@ -201,65 +240,62 @@ fn children(pid: i32) -> Vec<i32> {
     };
     let mut found = Vec::new();
     for task in tasks.flatten() {
-        match patiently(|| fs::read_to_string(task.path().join("children"))) {
-            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+        let thread = task.file_name().to_str().and_then(|name| name.parse().ok());
+        match children_of_thread(pid, thread.unwrap_or(pid)) {
+            Ok(children) => found.extend(children),
             // A kernel without CONFIG_PROC_CHILDREN: the slow way, once for all threads.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && task.path().exists() => {
-                return processes()
-                    .iter()
-                    .filter(|(_, stat)| stat.parent == pid)
-                    .map(|(pid, _)| *pid)
-                    .collect();
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && task.path().exists() => return slow_children(pid),
             Err(_) => {}
         }
     }
     found
 }
 
+fn children_of_thread(pid: i32, thread: i32) -> std::io::Result<Vec<i32>> {
+    let list = patiently(|| fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")))?;
+    Ok(list
+        .split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect())
+}
+
+fn slow_children(parent: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    if let Ok(table) = Table::open() {
+        table.each(&mut |pid| {
+            found.extend((self::parent(pid) == Some(parent)).then_some(pid));
+        });
+    }
+    found
+}
+
+/// Sends a signal to a process that bears the mark, or is a child of that parent still. Whether it may not be sent one.
+fn signal_member(table: &Table, kin: Kin, (pid, parent): (i32, i32), signal: Signal) -> bool {
+    let Ok(fd) = patiently(|| pidfd::open(Pid::from_raw(pid))) else {
+        return false;
+    };
+    let is_meant = table.is_of(pid, kin) || self::parent(pid) == Some(parent);
+    is_meant
+        && pidfd::send_signal(fd.as_fd(), signal as i32)
+            .is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 fn signal_child(pid: i32, parent: i32, signal: Signal) {
     let Ok(fd) = patiently(|| pidfd::open(Pid::from_raw(pid))) else {
         return;
     };
-    if Stat::of(pid).is_some_and(|stat| stat.parent == parent) {
+    if self::parent(pid) == Some(parent) {
         let _ = pidfd::send_signal(fd.as_fd(), signal as i32);
     }
 }
 
-#[derive(Clone, Copy)]
-struct Stat {
-    parent: i32,
-    group: i32,
-    session: i32,
-}
-
-impl Stat {
-    /// Of a process that exists.
-    fn of(pid: i32) -> Option<Stat> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything.
-        let end = text.iter().rposition(|b| *b == b')')?;
-        let mut fields = std::str::from_utf8(&text[end + 1..])
-            .ok()?
-            .split_ascii_whitespace()
-            .skip(1);
-        let mut field = || fields.next()?.parse().ok();
-        Some(Stat {
-            parent: field()?,
-            group: field()?,
-            session: field()?,
-        })
-    }
-}
-
-fn processes() -> HashMap<i32, Stat> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return HashMap::new();
-    };
-    let pids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((pid, Stat::of(pid)?))).collect()
+/// The parent of a process that exists.
+fn parent(pid: i32) -> Option<i32> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything. Then the state.
+    let end = text.iter().rposition(|b| *b == b')')?;
+    let mut fields = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace();
+    fields.nth(1)?.parse().ok()
 }
 
 /// Sends `signal` to a group of processes; a group that is gone is no error.
@@ -300,9 +336,8 @@ mod tests {
         let (mut leader, child) = command("setsid sh -c 'echo $$; exec sleep 1000' & wait");
         let pid = leader.id() as i32;
         assert_eq!(children(pid), [child]);
-        let stat = Stat::of(child).unwrap();
-        assert_eq!((stat.parent, stat.group, stat.session), (pid, child, child));
-        kill_family(Pid::from_raw(pid));
+        assert_eq!(parent(child), Some(pid));
+        kill(Some(Pid::from_raw(pid)), Kin::group());
         assert_eq!(leader.wait().unwrap().signal(), Some(9));
         while !is_gone(child) {
             std::thread::park_timeout(std::time::Duration::from_millis(1));
@@ -316,7 +351,7 @@ mod tests {
         assert!(!is_gone(pid));
         signal_child(pid, Pid::this().as_raw(), Signal::SIGKILL);
         assert_eq!(leader.wait().unwrap().signal(), Some(9));
-        assert!(Stat::of(pid).is_none());
+        assert!(parent(pid).is_none());
         assert_eq!(signal_group(Pid::from_raw(pid), Signal::SIGINT), Ok(()));
     }
 
@@ -328,24 +363,9 @@ mod tests {
         let _ = fs::remove_file(&name);
         std::os::unix::fs::symlink("/bin/sleep", &name).unwrap();
         let mut child = Command::new(&name).arg("1000").spawn().unwrap();
-        let stat = Stat::of(child.id() as i32).unwrap();
-        assert_eq!(stat.parent, Pid::this().as_raw());
+        assert_eq!(parent(child.id() as i32), Some(Pid::this().as_raw()));
         child.kill().unwrap();
         child.wait().unwrap();
         fs::remove_dir_all(&directory).unwrap();
-    }
-
-    #[test]
-    fn a_claim_is_valid_until_another_command_has_the_pid() {
-        // A number that no process has.
-        let leader = Pid::from_raw(i32::MAX);
-        let first = Claim::new(leader);
-        assert!(first.is_valid());
-        let second = Claim::new(leader);
-        assert!(!first.is_valid() && second.is_valid());
-        drop(first);
-        assert!(second.is_valid());
-        drop(second);
-        assert!(!leaders().contains_key(&leader.as_raw()));
     }
 }

@@ -1,11 +1,14 @@
 //! The handle to one process.
 
-use super::family::{self, Claim};
+use super::family;
 use super::output_log::{Event, Exit, OutputLog, Replay, Retention};
+use super::run_limits::LimitMet;
 use super::start::{StartError, StartSpec, Stdio, TerminalSize};
 use super::stdin_queue::{Reply, StdinQueue, WriteStatus};
 use super::supervisor;
-use crate::sys::ioctl;
+use crate::sys::mark::Kin;
+use crate::sys::{ioctl, thread};
+use log::error;
 use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal as unix;
@@ -111,6 +114,8 @@ pub struct Snapshot {
     pub next_seq: u64,
     /// Bytes of output that are retained.
     pub retained_bytes: usize,
+    /// The limit that it was ended for.
+    pub limit_met: Option<LimitMet>,
 }
 
 /// What [`Process::wait`] made of its call-back.
@@ -161,7 +166,8 @@ pub(super) struct State {
     to_do_once_started: Option<Vec<Box<dyn FnOnce() + Send>>>,
     /// Until the supervisor has it.
     owner: Option<Box<dyn Owner>>,
-    claim: Option<Claim>,
+    /// By which what it leaves is found, if the kernel does not know.
+    kin: Option<Kin>,
 }
 
 pub(super) enum Phase {
@@ -191,6 +197,8 @@ struct Waiter {
 pub(super) struct Stdin {
     pub(super) queue: StdinQueue,
     pub(super) fd: Option<Arc<OwnedFd>>,
+    /// When there was input last, where it matters.
+    pub(super) written: Option<Instant>,
 }
 
 impl Process {
@@ -220,11 +228,12 @@ impl Process {
                 waiters: Vec::new(),
                 to_do_once_started: Some(Vec::new()),
                 owner: Some(owner),
-                claim: None,
+                kin: None,
             }),
             stdin: Mutex::new(Stdin {
                 queue: StdinQueue::new(limits.stdin_soft, limits.stdin_hard),
                 fd: None,
+                written: None,
             }),
         })
     }
@@ -259,6 +268,7 @@ impl Process {
             closed: state.log.is_closed(),
             next_seq: state.log.next_seq(),
             retained_bytes: state.log.retained_bytes(),
+            limit_met: state.log.limit_met(),
         }
     }
 
@@ -388,6 +398,9 @@ impl Process {
             let end_of_file = nix::sys::termios::tcgetattr(&fd).map_or(4, |t| t.control_chars[nix::libc::VEOF]);
             bytes.push(end_of_file);
         }
+        if stdin.written.is_some() {
+            stdin.written = Some(Instant::now());
+        }
         let was_idle = !stdin.queue.wants_writing();
         stdin.queue.push(id, bytes, end && !terminal, reply);
         if was_idle {
@@ -425,12 +438,42 @@ impl Process {
     /// Ends it and everything it has started: at once, or after it had some time to react to SIGTERM. Returns whether
     /// it had not been reaped yet; if it had, what it left behind is ended.
     pub fn terminate(&self, grace: Duration) -> bool {
-        let mut state = self.state();
         let ending = if grace.is_zero() {
             Ending::Kill
         } else {
             Ending::Graceful(Instant::now() + grace)
         };
+        let state = self.end(ending);
+        let Phase::Reaped = state.phase else { return true };
+        let (kin, is_over) = (state.kin, state.wake.is_none());
+        drop(state);
+        let Some(kin) = kin else { return false };
+        if !grace.is_zero() {
+            family::ask_to_end(kin);
+        }
+        // Nobody is there to be woken any more.
+        if is_over {
+            let kill = Box::new(move || {
+                family::wait(kin, grace);
+                family::kill(None, kin);
+            });
+            if let Err(e) = thread::start("killer", supervisor::STACK_BYTES, kill) {
+                error!(
+                    "failed to start a thread that kills what process {} has left: {e}",
+                    self.id
+                );
+            }
+        }
+        false
+    }
+
+    /// Ends it and everything it has started at once, but for what it has left if all is over with it.
+    pub fn kill(&self) {
+        drop(self.end(Ending::Kill));
+    }
+
+    fn end(&self, ending: Ending) -> MutexGuard<'_, State> {
+        let mut state = self.state();
         state.ending = match (state.ending, ending) {
             (Ending::Kill, _) => Ending::Kill,
             (Ending::Graceful(a), Ending::Graceful(b)) => Ending::Graceful(a.min(b)),
@@ -440,7 +483,7 @@ impl Process {
             let _ = family::signal_group(*pid, unix::Signal::SIGTERM);
         }
         state.wake();
-        !matches!(state.phase, Phase::Reaped)
+        state
     }
 
     /// Sets the size of its terminal.
@@ -453,12 +496,6 @@ impl Process {
         }
         let fd = self.stdin().fd.clone().ok_or(ResizeError::Ended)?;
         Ok(ioctl::set_terminal_size(fd.as_fd(), size.rows, size.cols)?)
-    }
-
-    /// Kills what processes that were reaped have left in their groups and sessions.
-    pub fn kill_remnants(processes: &[Arc<Process>]) {
-        let claims: Vec<Claim> = processes.iter().filter_map(|p| p.state().reaped_claim()).collect();
-        family::kill_remnants(claims.iter());
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -506,17 +543,19 @@ impl Process {
         self.state().wake = Some(wake);
     }
 
-    /// The supervisor is done: what is only of use while it runs goes.
-    pub(super) fn retire(&self) {
+    /// The supervisor is done: what is only of use while it runs goes. Returns what it may have been told too late.
+    pub(super) fn retire(&self) -> Ending {
         self.stdin().close();
-        self.state().wake = None;
+        let mut state = self.state();
+        state.wake = None;
+        state.ending
     }
 }
 
 impl State {
-    pub(super) fn started(&mut self, pid: Pid) {
+    pub(super) fn started(&mut self, pid: Pid, kin: Option<Kin>) {
         self.phase = Phase::Running(pid);
-        self.claim = Some(Claim::new(pid));
+        self.kin = kin;
     }
 
     /// Whether output may be read: not while the client has too much of it to take yet.
@@ -539,14 +578,6 @@ impl State {
     fn resume_reading(&mut self) {
         if std::mem::take(&mut self.stalled) {
             self.wake();
-        }
-    }
-
-    fn reaped_claim(&mut self) -> Option<Claim> {
-        if matches!(self.phase, Phase::Reaped) {
-            self.claim.take()
-        } else {
-            None
         }
     }
 }

@@ -106,7 +106,8 @@ fn an_owner_is_told_of_the_start_and_the_end() {
             code: 2,
             signal: None,
             sandbox_denied: false,
-            failure: None
+            failure: None,
+            limit_met: None
         })
     );
     assert_eq!(output(&process), b"hi\n");

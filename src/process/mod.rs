@@ -11,14 +11,17 @@ mod handle;
 mod output_log;
 pub mod pattern;
 mod program;
+mod run_limits;
 mod start;
 mod stdin_queue;
 mod supervisor;
 
+pub use crate::sys::mark::Kin;
 pub use block::{BLOCK_BYTES, Block, Bytes};
-pub use family::{adopt_orphans, kill_descendants, reap_orphans};
+pub use family::{adopt_orphans, kill as kill_family, kill_descendants, reap_orphans};
 pub use handle::{Audience, Limits, Owner, Process, ResizeError, Signal, Snapshot, Started, WaitOutcome};
 pub use output_log::{Event, Exit, Failure, OutputLog, Replay, Retention, Stream};
 pub use program::ProgramError;
+pub use run_limits::{LimitMet, RunLimits};
 pub use start::{Confine, StartError, StartSpec, Stdio, TerminalSize};
 pub use stdin_queue::{StdinQueue, WriteStatus};

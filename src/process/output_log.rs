@@ -1,6 +1,7 @@
 //! What a process has said and how it ended, numbered and retained within bounds.
 
 use super::block::{Block, Bytes};
+use super::run_limits::LimitMet;
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,6 +29,8 @@ pub struct Exit {
     /// What has failed meanwhile that was to be done for it, if something has: not all of its output may be there, or it was
     /// ended because of that.
     pub failure: Option<Failure>,
+    /// The limit that it was ended for.
+    pub limit_met: Option<LimitMet>,
 }
 
 /// Something that the server could not do for a process.
@@ -96,6 +99,8 @@ pub struct Replay {
     pub lost_bytes: u64,
     /// How it ended, if it did by now.
     pub exit: Option<Exit>,
+    /// The limit that it was ended for, or what it has left.
+    pub limit_met: Option<LimitMet>,
     /// Whether there will be no more events.
     pub closed: bool,
 }
@@ -125,6 +130,7 @@ pub struct OutputLog {
     acked: u64,
     unacked_bytes: usize,
     exit: Option<Exit>,
+    limit_met: Option<LimitMet>,
     closed: bool,
     evicted_bytes: u64,
     /// For some evicted events: their number, and the output bytes up to and with it.
@@ -145,6 +151,7 @@ impl OutputLog {
             acked: 0,
             unacked_bytes: 0,
             exit: None,
+            limit_met: None,
             closed: false,
             evicted_bytes: 0,
             marks: VecDeque::new(),
@@ -206,8 +213,19 @@ impl OutputLog {
         self.push(Event::Output(stream, bytes));
     }
 
+    /// The process is ended for that limit.
+    pub fn meet_limit(&mut self, limit: LimitMet) {
+        self.limit_met = Some(limit);
+    }
+
+    /// The limit that was met, if one was.
+    pub fn limit_met(&self) -> Option<LimitMet> {
+        self.limit_met
+    }
+
     /// Numbers the end of the process.
-    pub fn exited(&mut self, exit: Exit) {
+    pub fn exited(&mut self, mut exit: Exit) {
+        exit.limit_met = self.limit_met;
         self.exit = Some(exit);
         self.push(Event::Exited(exit));
     }
@@ -308,6 +326,7 @@ impl OutputLog {
             first_seq: self.base,
             lost_bytes,
             exit: self.exit,
+            limit_met: self.limit_met,
             closed: self.closed,
         }
     }

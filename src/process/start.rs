@@ -1,8 +1,10 @@
 //! What to start and how.
 
 use super::program::{self, ProgramError, c_string};
+use super::run_limits::RunLimits;
 use crate::sandbox::{Enforcement, SandboxError};
 use crate::sys::confine::ConfineError;
+use crate::sys::mark::Kin;
 use crate::sys::{pty, spawn};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
@@ -26,6 +28,10 @@ pub struct StartSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Pipes or a terminal.
     pub stdio: Stdio,
+    /// What ends it by itself.
+    pub limits: RunLimits,
+    /// By which it and what it leaves behind are found; a command of a group of its own, or of the caller's.
+    pub kin: Kin,
     /// What it is confined to, if it is.
     pub confine: Option<Confine>,
 }
@@ -142,7 +148,7 @@ pub fn start(spec: &StartSpec) -> Result<(spawn::Child, Streams), StartError> {
             theirs.stderr.as_ref().unwrap_or(&theirs.stdout).as_fd(),
         ],
         terminal: matches!(spec.stdio, Stdio::Terminal(_)),
-        mark: None,
+        mark: Some(spec.kin),
     };
     let failed = |e: spawn::SpawnError| match e.step {
         spawn::Step::Directory => StartError::Directory {
@@ -251,6 +257,8 @@ impl StartSpec {
             cwd: OsString::from_vec(b"/".to_vec()).into(),
             env: path.into_iter().collect(),
             stdio: Stdio::Pipes { stdin: false },
+            limits: RunLimits::default(),
+            kin: Kin::group().command(),
             confine: None,
         }
     }

@@ -5,7 +5,9 @@ use super::denial;
 use super::family;
 use super::handle::{Ending, Owner, Phase, Process, Started};
 use super::output_log::{Exit, Failure, Stream};
+use super::run_limits::{LimitMet, Watch};
 use super::start::{self, StartError, StartSpec, Stdio, Streams};
+use crate::sys::mark::Kin;
 use crate::sys::{defect, ioctl, spawn, thread};
 use log::{debug, error};
 use nix::errno::Errno;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The stack of a supervisor thread, of which it uses a tenth.
-const STACK_BYTES: usize = 128 * 1024;
+pub(super) const STACK_BYTES: usize = 128 * 1024;
 
 /// A pipe read that brought less than this is not tried again before the next poll: the pipe was empty. One that
 /// brought more comes from a process that writes much, so that there is more by now and fewer, larger events result.
@@ -56,7 +58,6 @@ pub(super) fn launch(process: &Arc<Process>, spec: StartSpec) {
 }
 
 fn live(process: &Arc<Process>, spec: StartSpec) {
-    let tty = matches!(spec.stdio, Stdio::Terminal(_));
     let begun = catch_unwind(AssertUnwindSafe(|| begin(process, &spec))).unwrap_or_else(|_| {
         Err(StartError::Resource {
             what: "a supervisor",
@@ -64,12 +65,15 @@ fn live(process: &Arc<Process>, spec: StartSpec) {
         })
     });
     let supervisor = match begun {
-        Ok((child, streams, wake, block)) => Supervisor::new(process.clone(), child, streams, wake, block, tty),
+        Ok((child, streams, wake, block)) => Supervisor::new(process.clone(), child, &spec, streams, wake, block),
         Err(e) => return fail(process, e),
     };
     drop(spec);
+    let (kin, has_namespaces) = (supervisor.kin, supervisor.child.has_namespaces());
     let owner = supervisor.run();
-    process.retire();
+    if process.retire() != Ending::None && !has_namespaces {
+        family::kill(None, kin);
+    }
     if let Some(mut owner) = owner {
         owner.ended(process);
     }
@@ -103,27 +107,31 @@ fn begin(process: &Arc<Process>, spec: &StartSpec) -> Result<Begun, StartError> 
         return Err(StartError::Cancelled);
     }
     let (child, streams) = start::start(spec)?;
-    process.stdin().fd = streams.stdin.clone();
+    let mut stdin = process.stdin();
+    stdin.fd = streams.stdin.clone();
+    stdin.written = spec.limits.idle.map(|_| Instant::now());
+    drop(stdin);
     let mut state = process.state();
-    state.started(child.pid);
+    state.started(child.pid, (!child.has_namespaces()).then_some(spec.kin));
     // Executing the program can take long, on a slow disk; long enough to be given up.
     if state.ending == Ending::Kill {
         // No more signals from now on, so that none can go to a pid that is another's already.
         state.phase = Phase::Reaped;
         drop(state);
-        kill_all(&child);
+        kill_all(&child, spec.kin);
         let _ = child.wait();
+        family::kill(None, spec.kin);
         return Err(StartError::Cancelled);
     }
     Ok((child, streams, wake, block))
 }
 
 /// Kills a command that was not reaped yet and everything it has started.
-fn kill_all(child: &spawn::Child) {
+fn kill_all(child: &spawn::Child, kin: Kin) {
     if child.has_namespaces() {
         child.kill_namespace();
     } else {
-        family::kill_family(child.pid);
+        family::kill(Some(child.pid), kin);
     }
 }
 
@@ -133,6 +141,7 @@ const UNKNOWN_EXIT: Exit = Exit {
     signal: None,
     sandbox_denied: false,
     failure: None,
+    limit_met: None,
 };
 
 fn reap(child: &spawn::Child) -> Exit {
@@ -161,6 +170,8 @@ struct Supervisor {
     process: Arc<Process>,
     owner: Option<Box<dyn Owner>>,
     child: spawn::Child,
+    kin: Kin,
+    watch: Option<Watch>,
     outputs: [Option<Output>; 2],
     wake: Arc<EventFd>,
     block: Option<Block>,
@@ -186,11 +197,12 @@ impl Supervisor {
     fn new(
         process: Arc<Process>,
         child: spawn::Child,
+        spec: &StartSpec,
         streams: Streams,
         wake: Arc<EventFd>,
         block: Block,
-        tty: bool,
     ) -> Supervisor {
+        let tty = matches!(spec.stdio, Stdio::Terminal(_));
         let stdout = Output {
             fd: streams.stdout,
             stream: if tty { Stream::Pty } else { Stream::Stdout },
@@ -206,6 +218,8 @@ impl Supervisor {
             owner: process.take_owner(),
             process,
             child,
+            kin: spec.kin,
+            watch: Watch::new(spec.limits, Instant::now()),
             outputs,
             wake,
             block: Some(block),
@@ -226,7 +240,7 @@ impl Supervisor {
             let exit = if self.reaped {
                 UNKNOWN_EXIT
             } else {
-                kill_all(&self.child);
+                kill_all(&self.child, self.kin);
                 self.reap()
             };
             if self.process.snapshot().exit.is_none() {
@@ -271,8 +285,9 @@ impl Supervisor {
 
     fn supervise(&mut self) {
         self.announce();
+        family::keep();
         defect::point("supervisor", || self.process.id());
-        while !self.reaped || (!self.killed && self.outputs.iter().any(Option::is_some)) {
+        while !self.reaped || (!self.killed && (self.outputs.iter().any(Option::is_some) || self.is_awaited())) {
             let (may_read, timeout) = self.orders();
             let ready = match self.wait(may_read, timeout) {
                 Ok(ready) => ready,
@@ -287,6 +302,7 @@ impl Supervisor {
             };
             if ready.stdin {
                 self.process.stdin().drain();
+                self.touch();
             }
             for i in 0..self.outputs.len() {
                 if ready.outputs[i] {
@@ -299,48 +315,95 @@ impl Supervisor {
         }
     }
 
+    /// Whether what it has left has some time yet to end by itself.
+    fn is_awaited(&self) -> bool {
+        let is_asked = matches!(self.process.state().ending, Ending::Graceful(_));
+        is_asked && !self.child.has_namespaces() && family::is_left(self.kin)
+    }
+
+    fn touch(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.touch(Instant::now());
+        }
+    }
+
+    /// How long it may go on, if it has limits; ends it if it has met one.
+    fn check_limits(&mut self, is_read: bool) -> Option<Duration> {
+        let watch = self.watch.as_mut()?;
+        let now = Instant::now();
+        if !is_read {
+            watch.touch(now);
+        }
+        let written = self.process.stdin().written;
+        match watch.check(now, written) {
+            Ok(left) => left,
+            Err(limit) => {
+                self.end_for(limit);
+                None
+            }
+        }
+    }
+
+    fn end_for(&mut self, limit: LimitMet) {
+        self.process.record(|state| state.log.meet_limit(limit));
+        let grace = self.watch.as_ref().map_or(Duration::ZERO, Watch::grace);
+        self.process.terminate(grace);
+    }
+
     /// Carries out what was ordered, and says whether output may be read and how long to wait.
     fn orders(&mut self) -> (bool, PollTimeout) {
         let mut state = self.process.state();
         let may_read = state.has_credit();
         self.may_read_ahead = !state.is_crowded();
         state.stalled = !may_read;
-        let kill_at = match state.ending {
-            Ending::None => None,
+        let mut ending = state.ending;
+        drop(state);
+        let mut left = None;
+        if self.watch.is_some() {
+            left = self.check_limits(may_read);
+            ending = self.process.state().ending;
+        }
+        let left = match ending {
+            _ if self.killed => None,
+            Ending::None => left,
             Ending::Kill => Some(Duration::ZERO),
             Ending::Graceful(at) => Some(at.saturating_duration_since(Instant::now())),
         };
-        drop(state);
-        match kill_at {
-            None => (may_read, PollTimeout::NONE),
-            _ if self.killed => (may_read, PollTimeout::NONE),
-            Some(Duration::ZERO) => {
+        let timeout = match left {
+            None => PollTimeout::NONE,
+            Some(Duration::ZERO) if ending != Ending::None => {
                 self.kill();
-                (
-                    may_read,
-                    if self.reaped {
-                        PollTimeout::ZERO
-                    } else {
-                        PollTimeout::NONE
-                    },
-                )
+                if self.reaped {
+                    PollTimeout::ZERO
+                } else {
+                    PollTimeout::NONE
+                }
             }
-            // Rounded up, so that it does not wake just before the time; a wait too long to be told is cut in pieces.
-            Some(left) => (
-                may_read,
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
-            ),
-        }
+            Some(left) => {
+                let is_idle = self.reaped && self.outputs.iter().all(Option::is_none);
+                let left = if is_idle { left.min(family::LOOK) } else { left };
+                // Rounded up, so that it does not wake just before the time; a wait too long to be told is cut in pieces.
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        (may_read, timeout)
     }
 
     fn kill(&mut self) {
         self.killed = true;
         if self.reaped {
-            Process::kill_remnants(std::slice::from_ref(&self.process));
+            self.kill_rest();
             // What was written until now is read; nobody is left to write more.
             self.read_rest();
         } else {
-            kill_all(&self.child);
+            kill_all(&self.child, self.kin);
+        }
+    }
+
+    /// Kills what one that was reaped has left.
+    fn kill_rest(&self) {
+        if !self.child.has_namespaces() {
+            family::kill(None, self.kin);
         }
     }
 
@@ -426,8 +489,18 @@ impl Supervisor {
             let _ = fcntl(&output.fd, FcntlArg::F_SETPIPE_SZ(LARGER_PIPE_BYTES));
             output.is_small = false;
         }
-        if len > 0 {
-            self.append(stream, block, len);
+        let (kept, limit) = match &mut self.watch {
+            Some(watch) if len > 0 => {
+                watch.touch(Instant::now());
+                watch.count(len)
+            }
+            _ => (len, None),
+        };
+        if let Some(limit) = limit {
+            self.end_for(limit);
+        }
+        if kept > 0 {
+            self.append(stream, block, kept);
         } else {
             self.block = Some(block);
         }
@@ -458,6 +531,10 @@ impl Supervisor {
         let mut exit = self.reap();
         debug!("process {} exited with {}", self.child.pid, exit.code);
         self.process.stdin().close();
+        if self.killed {
+            // What it made as it was killed.
+            self.kill_rest();
+        }
         self.read_rest();
         if self.child.is_confined() && exit.code != 0 {
             exit.sandbox_denied = denial::is_likely(exit, &self.process.replay(0, None).chunks);

@@ -69,6 +69,14 @@ pub struct ExecParams {
     pub arg0: Option<String>,
     /// Whether the client tells with `process/ack` what it has done with.
     pub ack_output: bool,
+    /// How long it may run, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// How long it may go without output and input, in milliseconds.
+    pub idle_timeout_ms: Option<u64>,
+    /// How much it may write.
+    pub output_limit_bytes: Option<u64>,
+    /// How long it may go on after SIGTERM when it has met one of these limits, in milliseconds; 0 kills at once.
+    pub grace_ms: Option<u64>,
     /// What it may do.
     pub sandbox: Option<Box<Sandbox>>,
     /// Whether it must not reach the network but through a managed proxy.
@@ -91,6 +99,10 @@ impl Decode<'_> for ExecParams {
             pipe_stdin: fields.or_default("pipeStdin")?,
             arg0: fields.optional("arg0")?,
             ack_output: fields.or_default("ackOutput")?,
+            timeout_ms: fields.optional("timeoutMs")?,
+            idle_timeout_ms: fields.optional("idleTimeoutMs")?,
+            output_limit_bytes: fields.optional("outputLimitBytes")?,
+            grace_ms: fields.optional("graceMs")?,
             sandbox: fields.optional("sandbox")?,
             enforce_managed_network: fields.or_default("enforceManagedNetwork")?,
             network_proxy: fields.optional("networkProxy")?,
@@ -328,6 +340,9 @@ pub struct ListedProcess {
     /// Which signal ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// Which limit it, or what it has left, was ended for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_by: Option<&'static str>,
     /// Whether there will be no more events.
     pub closed: bool,
     /// The number its next event will get.

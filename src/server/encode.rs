@@ -1,7 +1,7 @@
 //! The hot messages, written by hand into one buffer that is used again and again.
 
 use super::outbox::Wire;
-use crate::process::{Event, Exit, Replay, Stream};
+use crate::process::{Event, Exit, LimitMet, Replay, Stream};
 use crate::protocol::bytes;
 use crate::protocol::message::{RequestId, write_json_string};
 use crate::transport::Framing;
@@ -138,8 +138,8 @@ pub(super) fn event(batch: &mut Batch, process_id: &str, wire: Wire, seq: u64, e
         Event::Exited(exit) => {
             let _ = write!(head, r#","exitCode":{}"#, exit.code);
             if is_modern {
-                let (denied, signal) = (exit.sandbox_denied, signal_member(*exit));
-                let _ = write!(head, r#","sandboxDenied":{denied}{signal}"#);
+                let (denied, signal, ended) = (exit.sandbox_denied, signal_member(*exit), ended_member(exit.limit_met));
+                let _ = write!(head, r#","sandboxDenied":{denied}{signal}{ended}"#);
                 if let Some(failure) = exit.failure {
                     head.extend_from_slice(br#","failure":"#);
                     write_json_string(&mut head, &failure.to_string());
@@ -180,9 +180,10 @@ pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay, raw: bo
     }
     let _ = write!(
         tail,
-        r#"],"nextSeq":{},"exited":{exited},"exitCode":{code}{},"closed":{},"failure":{},"sandboxDenied":{},"firstSeq":{},"lostBytes":{}}}}}"#,
+        r#"],"nextSeq":{},"exited":{exited},"exitCode":{code}{}{},"closed":{},"failure":{},"sandboxDenied":{},"firstSeq":{},"lostBytes":{}}}}}"#,
         replay.next_seq,
         replay.exit.map_or_else(String::new, signal_member),
+        ended_member(replay.limit_met),
         replay.closed,
         String::from_utf8_lossy(&failure),
         replay.exit.is_some_and(|exit| exit.sandbox_denied),
@@ -221,6 +222,19 @@ pub(super) fn stream_name(stream: Stream) -> &'static str {
 fn signal_member(exit: Exit) -> String {
     exit.signal
         .map_or_else(String::new, |n| format!(r#","signal":"{}""#, signal_name(n)))
+}
+
+fn ended_member(limit: Option<LimitMet>) -> String {
+    limit.map_or_else(String::new, |limit| format!(r#","endedBy":"{}""#, limit_name(limit)))
+}
+
+/// What a limit is called.
+pub(super) fn limit_name(limit: LimitMet) -> &'static str {
+    match limit {
+        LimitMet::Timeout => "timeout",
+        LimitMet::Idle => "idleTimeout",
+        LimitMet::Output => "outputLimit",
+    }
 }
 
 /// The name of a signal, such as `SIGKILL`, or its number for one that has none.

@@ -27,12 +27,13 @@ const KNOWN_CAPABILITIES: [(&str, bool); 15] = [
 ];
 
 /// What only this server has.
-const OWN_CAPABILITIES: [&str; 8] = [
+const OWN_CAPABILITIES: [&str; 9] = [
     "absolutePaths",
     "extendedSignals",
     "processAck",
     "processCloseStdin",
     "processGracefulTerminate",
+    "processLimits",
     "processList",
     "processResize",
     "processTerminalSize",

@@ -21,7 +21,7 @@ use super::outbox::{Responder, Wire};
 use super::params::Params;
 use super::process_calls::{Start, known_process, launch, stdin_full};
 use crate::process::env_policy::child_environment;
-use crate::process::{Process, StartSpec, Stdio, TerminalSize, WriteStatus};
+use crate::process::{Process, RunLimits, StartSpec, Stdio, TerminalSize, WriteStatus};
 use crate::protocol::error::RpcError;
 use crate::protocol::first_wire::{ExecParams, WriteParams, WriteResponse};
 use crate::protocol::process::{TerminateParams, TerminateResponse};
@@ -41,16 +41,19 @@ pub(super) fn exec(context: &Context, responder: Responder, params: Params) {
         } else {
             Stdio::Pipes { stdin: false }
         };
+        let session = context.client("exec")?.session;
         Ok(Start {
-            session: context.client("exec")?.session,
             spec: StartSpec {
                 argv: params.argv.iter().map(Into::into).collect(),
                 arg0: params.arg0.map(Into::into),
                 cwd: params.cwd.into(),
                 env: child_environment(std::env::vars_os(), None, &params.env),
                 stdio,
+                limits: RunLimits::default(),
+                kin: session.kin().command(),
                 confine: None,
             },
+            session,
             id: params.process_id,
             limits,
             wire: Wire::First,

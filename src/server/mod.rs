@@ -37,7 +37,7 @@ pub use config::ServerConfig;
 pub use listener::WebSocketListener;
 
 use crate::files::LocalDevices;
-use crate::process::Process;
+use crate::process::kill_family;
 use crate::protocol::environment::EnvironmentInfo;
 use crate::sandbox::Enforcer;
 use crate::transport::large_memory::LargeMemory;
@@ -150,11 +150,14 @@ impl Server {
 
     /// Ends a session and everything in it; with `detachments` see [`Sessions::close`].
     fn end_session(&self, session: &Session, detachments: Option<u64>) {
-        let processes = self.sessions.close(session, detachments);
+        let Some(processes) = self.sessions.close(session, detachments) else {
+            return;
+        };
         for process in &processes {
-            process.terminate(Duration::ZERO);
+            process.kill();
         }
-        Process::kill_remnants(&processes);
+        // Also what those have left that are forgotten by now.
+        kill_family(None, session.kin());
     }
 
     fn outboxes(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {

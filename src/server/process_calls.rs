@@ -1,13 +1,15 @@
 //! The `process/*` methods.
 
 use super::dispatcher::{Call, Context, decode};
-use super::encode::signal_name;
+use super::encode::{limit_name, signal_name};
 use super::outbox::{Outgoing, Responder, Wire};
 use super::params::Params;
 use super::session::Session;
 use super::{Present, Server, sandbox};
 use crate::process::env_policy::child_environment;
-use crate::process::{self, Confine, Owner, Process, StartError, StartSpec, Started, Stdio, WriteStatus};
+use crate::process::{
+    self, Confine, Kin, Owner, Process, RunLimits, StartError, StartSpec, Started, Stdio, WriteStatus,
+};
 use crate::protocol::decode::{Decode, DecodeError, Fields};
 use crate::protocol::error::{ErrorData, RpcError};
 use crate::protocol::first_wire;
@@ -27,7 +29,7 @@ use std::time::Duration;
 pub(super) fn start(context: &Context, responder: Responder, params: Params) {
     let checked = decode::<ExecParams>(&params).and_then(|mut params| {
         let client = context.client("exec")?;
-        let spec = start_spec(&context.server, &mut params)?;
+        let spec = start_spec(&context.server, client.session.kin().command(), &mut params)?;
         let mut limits = context.server.config.process();
         if params.ack_output || client.ack_output {
             limits.retention.ack_window = Some(context.server.config.ack_window_bytes);
@@ -132,7 +134,7 @@ impl Owner for Starter {
     }
 }
 
-fn start_spec(server: &Server, params: &mut ExecParams) -> Result<StartSpec, RpcError> {
+fn start_spec(server: &Server, kin: Kin, params: &mut ExecParams) -> Result<StartSpec, RpcError> {
     if params.argv.is_empty() {
         return Err(RpcError::invalid_params("argv must not be empty"));
     }
@@ -172,6 +174,13 @@ fn start_spec(server: &Server, params: &mut ExecParams) -> Result<StartSpec, Rpc
         cwd,
         env: child_environment(std::env::vars_os(), params.env_policy.as_ref(), &params.env),
         stdio,
+        limits: RunLimits {
+            timeout: params.timeout_ms.map(Duration::from_millis),
+            idle: params.idle_timeout_ms.map(Duration::from_millis),
+            output_bytes: params.output_limit_bytes,
+            grace: Duration::from_millis(params.grace_ms.unwrap_or(0)),
+        },
+        kin,
         confine,
     })
 }
@@ -432,6 +441,7 @@ fn listed(process: &Arc<Process>) -> ListedProcess {
         exited: snapshot.exit.is_some(),
         exit_code: snapshot.exit.map(|exit| exit.code),
         signal: snapshot.exit.and_then(|exit| exit.signal).map(signal_name),
+        ended_by: snapshot.limit_met.map(limit_name),
         closed: snapshot.closed,
         next_seq: snapshot.next_seq,
         retained_bytes: snapshot.retained_bytes,

@@ -2,7 +2,7 @@
 
 use super::Server;
 use super::outbox::Outbox;
-use crate::process::{Audience, Process};
+use crate::process::{Audience, Kin, Process};
 use crate::protocol::error::RpcError;
 use crate::sys::random;
 use log::info;
@@ -14,6 +14,8 @@ use std::time::Duration;
 /// The processes of one client, under the names it gave them.
 pub struct Session {
     id: Box<str>,
+    /// Of all its commands.
+    kin: Kin,
     /// Processes that are being started.
     starting: AtomicUsize,
     inner: Mutex<Inner>,
@@ -36,6 +38,11 @@ impl Session {
     /// What it is resumed with.
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// By which all that its commands have left is found.
+    pub(super) fn kin(&self) -> Kin {
+        self.kin
     }
 
     /// The process of that name.
@@ -222,6 +229,7 @@ impl Sessions {
         };
         let session = Arc::new(Session {
             id: id.into(),
+            kin: Kin::group(),
             starting: AtomicUsize::new(0),
             inner: Mutex::new(inner),
         });
@@ -246,18 +254,18 @@ impl Sessions {
 
     /// Takes a session out and returns its processes; nothing can be started in it any more. With `detachments`, only
     /// if it has been without a connection since the time it was lost that often.
-    pub(super) fn close(&self, session: &Session, detachments: Option<u64>) -> Vec<Arc<Process>> {
+    pub(super) fn close(&self, session: &Session, detachments: Option<u64>) -> Option<Vec<Arc<Process>>> {
         let mut sessions = self.sessions();
         let mut inner = session.inner();
         if detachments.is_some_and(|n| inner.attached.is_some() || inner.detachments != n) {
-            return Vec::new();
+            return None;
         }
         sessions.remove(&session.id);
         inner.is_over = true;
         inner.ended = VecDeque::new();
         let mut processes = std::mem::take(&mut inner.nameless);
         processes.extend(std::mem::take(&mut inner.processes).into_values());
-        processes
+        Some(processes)
     }
 
     /// All sessions.

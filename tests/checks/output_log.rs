@@ -136,6 +136,7 @@ impl Checked {
                 signal: (code > 128).then(|| i32::from(code) - 128),
                 sandbox_denied: false,
                 failure: None,
+                limit_met: None,
             };
             self.exit = Some(exit);
             self.events.push(Kept::Exited(exit));

@@ -13,7 +13,9 @@ mod unshared;
 pub(crate) use cli::{Cli, Ended, cli};
 pub(crate) use client::{Client, Event, Run, write};
 pub(crate) use fault_proxy::{Fault, FaultProxy};
-pub(crate) use process::{children, is_alive, processor_time, stat, threads_and_fds, wait_until_blocked};
+pub(crate) use process::{
+    children, is_alive, keepers, processes, processor_time, stat, threads_and_fds, wait_until_blocked,
+};
 pub(crate) use scripted_server::{ScriptedServer, scripted};
 pub(crate) use unshared::{Unshared, UnsharedEnd};
 

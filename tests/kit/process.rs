@@ -38,12 +38,29 @@ pub(crate) fn wait_until_blocked(pid: i32) {
     });
 }
 
-/// The processes whose parent a process is, zombies included.
-pub(crate) fn children(pid: i32) -> Vec<i32> {
+/// All processes.
+pub(crate) fn processes() -> Vec<i32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|child| stat(*child).is_some_and(|fields| fields[1] == pid.to_string()))
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// The processes whose parent a process is, zombies included, but for its keeper.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let mut all = processes();
+    all.retain(|child| stat(*child).is_some_and(|fields| fields[1] == pid.to_string()) && !is_keeper(*child));
+    all
+}
+
+/// Those that wait for the end of a server.
+pub(crate) fn keepers(server: i32) -> Vec<i32> {
+    let mut all = processes();
+    all.retain(|child| stat(*child).is_some_and(|fields| fields[1] == server.to_string()) && is_keeper(*child));
+    all
+}
+
+fn is_keeper(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "exec-keeper\n")
 }
 
 /// The processor time that the threads of a process have used.
