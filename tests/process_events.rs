@@ -41,6 +41,7 @@ fn life(random: &mut Random) -> Vec<ExecProcessEvent> {
             exit_code: 7,
             signal: None,
             sandbox_denied: None,
+            ended_by: None,
         },
         _ => output(seq),
     };

@@ -48,6 +48,7 @@ pub(super) struct Exited {
     pub(super) exit_code: i32,
     pub(super) signal: Option<String>,
     pub(super) sandbox_denied: Option<bool>,
+    pub(super) ended_by: Option<String>,
 }
 
 impl Decode<'_> for Exited {
@@ -59,6 +60,7 @@ impl Decode<'_> for Exited {
             exit_code: fields.required("exitCode")?,
             signal: fields.optional("signal")?,
             sandbox_denied: fields.optional("sandboxDenied")?,
+            ended_by: fields.optional("endedBy")?,
         })
     }
 }
@@ -337,7 +339,7 @@ mod tests {
         let table = [
             (
                 r#"{"method":"process/exited","params":{"processId":"p","seq":3,"exitCode":-1}}"#,
-                r#"Exited(Exited { process_id: "p", seq: 3, exit_code: -1, signal: None, sandbox_denied: None })"#,
+                r#"Exited(Exited { process_id: "p", seq: 3, exit_code: -1, signal: None, sandbox_denied: None, ended_by: None })"#,
             ),
             (
                 r#"{"method":"process/closed","params":{"processId":"p","seq":3,"more":[]}}"#,

@@ -53,6 +53,8 @@ pub struct ListedProcess {
     pub exit_code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<String>,
+    /// Which limit it, or what it has left, was ended for, where the server tells: `timeout`, `idleTimeout` or `outputLimit`.
+    pub ended_by: Option<String>,
     /// Whether there will be no more events.
     pub closed: bool,
     /// The number its next event will get.
@@ -71,6 +73,7 @@ impl Decode<'_> for ListedProcess {
             exited: fields.required("exited")?,
             exit_code: fields.optional("exitCode")?,
             signal: fields.optional("signal")?,
+            ended_by: fields.optional("endedBy")?,
             closed: fields.required("closed")?,
             next_seq: fields.required("nextSeq")?,
             retained_bytes: fields.required("retainedBytes")?,
@@ -238,6 +241,7 @@ pub(super) fn decode_read(answer: &Answer) -> Result<ReadResponse> {
         closed: fields.required("closed")?,
         failure: fields.optional("failure")?,
         sandbox_denied: fields.optional("sandboxDenied")?,
+        ended_by: fields.optional("endedBy")?,
         lost_bytes: fields.or_default("lostBytes")?,
     })
 }

@@ -6,6 +6,7 @@ use crate::protocol::process::TerminalSize;
 use crate::protocol::sandbox::Sandbox;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A command for `process/start`.
 ///
@@ -37,6 +38,15 @@ pub struct StartOptions {
     pub arg0: Option<String>,
     /// What it may do. Everything if `None`; a server that can't keep it from the rest refuses to start it.
     pub sandbox: Option<Sandbox>,
+    /// How long it may run before the server ends it. Of what a server without the capability `processLimits` is asked, these
+    /// four are ignored.
+    pub timeout: Option<Duration>,
+    /// How long it may go without output and without input.
+    pub idle_timeout: Option<Duration>,
+    /// How many bytes it may write. The server keeps no more.
+    pub output_limit_bytes: Option<u64>,
+    /// How long it may go on after SIGTERM once it has met one of these limits; killed at once if `None`.
+    pub limit_grace: Option<Duration>,
     /// Whether it is killed when its [`ExecServerProcess`](super::ExecServerProcess) is dropped. False by default.
     pub kill_on_drop: bool,
     /// Whether its newest output is kept for those who [`subscribe`](super::ExecServerProcess::subscribe) late, up to
@@ -60,6 +70,10 @@ impl StartOptions {
             pipe_stdin: false,
             arg0: None,
             sandbox: None,
+            timeout: None,
+            idle_timeout: None,
+            output_limit_bytes: None,
+            limit_grace: None,
             kill_on_drop: false,
             replay: true,
         }
@@ -102,6 +116,24 @@ impl StartOptions {
         self
     }
 
+    /// Ends it after so long.
+    pub fn timeout(mut self, timeout: Duration) -> StartOptions {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends it when there was no output and no input for so long.
+    pub fn idle_timeout(mut self, timeout: Duration) -> StartOptions {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Ends it once it has written more than so many bytes.
+    pub fn output_limit_bytes(mut self, bytes: u64) -> StartOptions {
+        self.output_limit_bytes = Some(bytes);
+        self
+    }
+
     /// Has it killed when its handle is dropped.
     pub fn kill_on_drop(mut self) -> StartOptions {
         self.kill_on_drop = true;
@@ -135,6 +167,18 @@ impl StartOptions {
         if let Some(sandbox) = &self.sandbox {
             params = params.raw("sandbox", &serde_json::to_vec(sandbox)?);
         }
+        let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis().min(u64::MAX.into()) as u64);
+        let limits = [
+            ("timeoutMs", milliseconds(self.timeout)),
+            ("idleTimeoutMs", milliseconds(self.idle_timeout)),
+            ("outputLimitBytes", self.output_limit_bytes),
+            ("graceMs", milliseconds(self.limit_grace)),
+        ];
+        for (name, limit) in limits {
+            if let Some(limit) = limit {
+                params = params.number(name, limit);
+            }
+        }
         if acknowledges {
             params = params.flag("ackOutput", true);
         }
@@ -160,7 +204,11 @@ mod tests {
         let mut start = StartOptions::new(["a", "b \""])
             .cwd("/a b")
             .env("K", "v\n")
-            .terminal(5, 6);
+            .terminal(5, 6)
+            .timeout(Duration::from_secs(7))
+            .idle_timeout(Duration::from_millis(8))
+            .output_limit_bytes(9);
+        start.limit_grace = Some(Duration::MAX);
         start.arg0 = Some("zero".into());
         start.env_policy = Some(EnvPolicy {
             inherit: EnvInherit::Core,
@@ -181,6 +229,8 @@ mod tests {
             (start.env_policy.clone(), start.arg0.clone())
         );
         assert_eq!(params.size.map(|size| (size.rows, size.cols)), Some((5, 6)));
+        assert_eq!((params.timeout_ms, params.idle_timeout_ms), (Some(7000), Some(8)));
+        assert_eq!((params.output_limit_bytes, params.grace_ms), (Some(9), Some(u64::MAX)));
         assert!(params.tty && !params.pipe_stdin && params.ack_output);
         let json = StartOptions::new(["a"]).pipe_stdin().params("p", false).unwrap();
         let params: ExecParams = decode(&json).unwrap();

@@ -263,9 +263,6 @@ impl Given {
         if detach && !matches!(common.place, Place::Remote(..)) {
             return wrong("--detach needs --connect: another server ends with this command");
         }
-        if detach && self.timeout.is_some() {
-            return wrong("--detach and --timeout are mutually exclusive");
-        }
         let sandbox = self.sandbox.unwrap_or(SandboxMode::Full);
         if self.network.is_some() && sandbox == SandboxMode::Full {
             return wrong("--network needs --sandbox read-only or workspace-write");

@@ -143,10 +143,6 @@ fn what_makes_no_sense_is_refused() {
             "run --detach ls",
             "--detach needs --connect: another server ends with this command",
         ),
-        (
-            "run --connect a --detach --timeout 1 ls",
-            "--detach and --timeout are mutually exclusive",
-        ),
         ("attach --session s", "attach needs --connect and --session"),
         ("attach --connect a", "attach needs --connect and --session"),
         ("attach --spawn a", "unknown flag `--spawn`"),

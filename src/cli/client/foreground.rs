@@ -30,7 +30,7 @@ const TIMED_OUT: u8 = 124;
 const KILLED: u8 = 137;
 
 /// How long the command may take after SIGTERM when its time is over.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long the end of a command that was killed is waited for: the server may be away, or nobody reads our output.
 const END_LIMIT: Duration = Duration::from_secs(2);

@@ -23,7 +23,8 @@ How:
   --clear-env         Set no others [default: those of this program, or what
                       the other server has, but for those with KEY, SECRET or
                       TOKEN in their names]
-  --timeout SECONDS   Then SIGTERM, and five seconds later SIGKILL
+  --timeout SECONDS   Then SIGTERM, and five seconds later SIGKILL; also after
+                      --detach, by the server
   --sandbox MODE      read-only: it can write nothing; workspace-write: nothing
                       but its directory and those for temporary files, and not
                       .git, .codex, .agents and .aws; danger-full-access: all

@@ -96,6 +96,10 @@ fn start_options(args: &RunArgs, connected: &Connected) -> Result<StartOptions, 
         SandboxMode::ReadOnly => Some(Sandbox::read_only(&start.cwd, network)),
         SandboxMode::WorkspaceWrite => Some(Sandbox::workspace_write(&start.cwd, network)),
     };
+    // Nobody is there to see to it later.
+    if args.detach {
+        (start.timeout, start.limit_grace) = (args.timeout, Some(foreground::GRACE));
+    }
     start.env.extend(args.env.iter().cloned());
     Ok(start)
 }

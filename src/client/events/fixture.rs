@@ -29,6 +29,7 @@ pub(super) fn exited(seq: u64) -> ExecProcessEvent {
         exit_code: 3,
         signal: None,
         sandbox_denied: Some(false),
+        ended_by: None,
     }
 }
 

@@ -68,6 +68,8 @@ pub enum ExecProcessEvent {
         signal: Option<String>,
         /// Whether its sandbox is thought to have stopped it; `None` from servers that do not tell.
         sandbox_denied: Option<bool>,
+        /// Which limit it was ended for, where the server tells: `timeout`, `idleTimeout` or `outputLimit`.
+        ended_by: Option<String>,
     },
     /// There will be no more events.
     Closed {

@@ -23,6 +23,8 @@ pub struct ReadResponse {
     pub failure: Option<String>,
     /// Whether the sandbox is thought to have stopped the process; `None` from servers that do not tell.
     pub sandbox_denied: Option<bool>,
+    /// Which limit it, or what it has left, was ended for, where the server tells: `timeout`, `idleTimeout` or `outputLimit`.
+    pub ended_by: Option<String>,
     /// How much of the output that was asked for is gone, in bytes; 0 from servers that do not tell. To fill a gap it is
     /// not needed: what was evicted is one, unless it has arrived as events, and is counted all the same.
     pub lost_bytes: u64,
@@ -102,6 +104,7 @@ impl EventOrder {
                 exit_code: snapshot.exit_code.ok_or(RecoverError::NoExitCode)?,
                 signal: snapshot.signal,
                 sandbox_denied: snapshot.sandbox_denied,
+                ended_by: snapshot.ended_by,
             };
             self.put_aside(seq, exited);
         }

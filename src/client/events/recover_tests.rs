@@ -28,6 +28,7 @@ fn ended(chunks: impl IntoIterator<Item = u64>, next_seq: u64, closed: bool) -> 
         signal: Some("KILL".into()),
         closed,
         sandbox_denied: Some(true),
+        ended_by: Some("timeout".into()),
         ..snapshot(chunks, next_seq)
     }
 }
@@ -60,6 +61,7 @@ fn exit(seq: u64) -> ExecProcessEvent {
         exit_code: 137,
         signal: Some("KILL".into()),
         sandbox_denied: Some(true),
+        ended_by: Some("timeout".into()),
     }
 }
 

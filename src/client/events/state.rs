@@ -42,6 +42,8 @@ pub struct ProcessExit {
     pub signal: Option<String>,
     /// Whether its sandbox is thought to have stopped it; `None` from servers that do not tell.
     pub sandbox_denied: Option<bool>,
+    /// Which limit it was ended for, where the server tells: `timeout`, `idleTimeout` or `outputLimit`.
+    pub ended_by: Option<String>,
 }
 
 /// What is to be expected of a process.
@@ -363,12 +365,14 @@ impl Record {
                 exit_code,
                 signal,
                 sandbox_denied,
+                ended_by,
                 ..
             } => {
                 self.exit.get_or_insert_with(|| ProcessExit {
                     exit_code: *exit_code,
                     signal: signal.clone(),
                     sandbox_denied: *sandbox_denied,
+                    ended_by: ended_by.clone(),
                 });
                 self.is_news = true;
             }

@@ -73,6 +73,7 @@ fn waiting_ends_with_the_event_the_failure_or_the_time() {
         exit_code: 3,
         signal: None,
         sandbox_denied: Some(false),
+        ended_by: None,
     };
     std::thread::scope(|scope| {
         let exited_waiter = scope.spawn(|| state.wait_exit(None));

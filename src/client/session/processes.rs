@@ -168,6 +168,7 @@ impl Session {
             exit_code: exited.exit_code,
             signal: exited.signal,
             sandbox_denied: exited.sandbox_denied,
+            ended_by: exited.ended_by,
         };
         self.receive(&exited.process_id, event);
     }
