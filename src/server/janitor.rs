@@ -44,6 +44,10 @@ impl Janitor {
     /// Has `task` done after `delay`. A delay too long to be told is for ever: then there is no key. Where there is no
     /// thread to be had it comes later, if ever; see [`is_running`](Janitor::is_running).
     pub(super) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> Option<TaskKey> {
+        self.put(delay, Box::new(task))
+    }
+
+    fn put(&self, delay: Duration, task: Task) -> Option<TaskKey> {
         let at = Instant::now().checked_add(delay)?;
         let mut agenda = self.0.agenda();
         if agenda.has_ended {
@@ -52,7 +56,7 @@ impl Janitor {
         let key = (at, agenda.next_serial);
         agenda.next_serial += 1;
         let place = agenda.tasks.partition_point(|(earlier, _)| *earlier < key);
-        agenda.tasks.insert(place, (key, Box::new(task)));
+        agenda.tasks.insert(place, (key, task));
         if !agenda.is_running {
             let shared = self.0.clone();
             match thread::start("janitor", STACK_BYTES, Box::new(move || shared.run())) {
