@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use super::pattern::Pattern;
 use crate::protocol::environment::{EnvInherit, EnvPolicy};
+use crate::transport::auth::TOKEN_VARIABLE;
 
 /// What [`EnvInherit::Core`] lets through; the list of Codex's exec-server.
 const CORE: [&str; 11] = [
@@ -54,6 +55,7 @@ fn apply(
         exclude.extend(patterns(&SECRETS));
     }
     let is_inherited = |name: &OsStr| match policy.inherit {
+        _ if name == TOKEN_VARIABLE => false,
         EnvInherit::All => true,
         EnvInherit::Core => CORE.iter().any(|core| name == *core),
         EnvInherit::None => false,

@@ -15,6 +15,9 @@ use super::signed::{Claims, Digest, SigningKey};
 /// The longest secret that is read from a file, in bytes.
 const MAX_SECRET: u64 = 64 * 1024;
 
+/// Has the token of a client that runs as a program. No command inherits it.
+pub const TOKEN_VARIABLE: &str = "EXEC_SERVER_TOKEN";
+
 /// What a client must present to be let in.
 #[derive(Clone)]
 pub enum Authorizer {

@@ -9,13 +9,13 @@ use exec_server::host;
 use exec_server::process::kill_descendants;
 use exec_server::protocol::path_uri;
 use exec_server::server::{Server, ServerConfig};
-use exec_server::transport::auth::read_token_file;
+use exec_server::transport::auth::{TOKEN_VARIABLE, read_token_file};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Has the token where there is no `--token-file`.
-const TOKEN_VARIABLE: &str = "EXEC_SERVER_TOKEN";
+/// Has `sh` run a command that does not inherit the token: that is for servers that are connected to.
+const WITHOUT_TOKEN: &str = "unset EXEC_SERVER_TOKEN; exec sh -c \"$0\"";
 
 /// A connection to a server, and the server if it is in this program.
 pub(super) struct Connected {
@@ -39,7 +39,7 @@ pub(super) fn connect(common: &Common, resume: Option<&str>) -> Result<Connected
         Place::Spawned(command) => {
             let command = ExecServerLaunchCommand {
                 program: "sh".into(),
-                args: vec!["-c".into(), command.clone()],
+                args: vec!["-c".into(), WITHOUT_TOKEN.into(), command.clone()],
                 ..ExecServerLaunchCommand::default()
             };
             (ExecServerClient::connect_stdio_command(&command, options)?, None)
