@@ -12,6 +12,7 @@ use crate::process::Audience;
 use crate::protocol::error::RpcError;
 use crate::protocol::message::RequestId;
 use crate::sys::thread;
+use crate::transport::auth::Identity;
 use crate::transport::memory::{ServerEnd, ToServer};
 use crate::transport::outlet::Outlet;
 use crate::transport::stdio::LineSource;
@@ -63,6 +64,7 @@ pub(super) fn serve_lines(
     let connection = Connection {
         server: server.clone(),
         outbox,
+        identity: Identity::default(),
         session_ttl: Duration::ZERO,
         drain_limit: server.config.drain_limit,
         ended: Box::new(move || ended()),
@@ -89,6 +91,7 @@ pub(super) fn serve_memory(server: &Arc<Server>, end: ServerEnd, ended: impl Fn(
     let connection = Connection {
         server: server.clone(),
         outbox,
+        identity: Identity::default(),
         session_ttl: Duration::ZERO,
         // Whoever would read the answers is gone.
         drain_limit: Duration::ZERO,
@@ -152,6 +155,8 @@ fn received_in_process(message: ToServer) -> Received {
 pub(super) struct Connection {
     pub(super) server: Arc<Server>,
     pub(super) outbox: Arc<Outbox>,
+    /// Who the client is.
+    pub(super) identity: Identity,
     /// How long the session lives on after the connection.
     pub(super) session_ttl: Duration,
     /// How long what was received before the end may take.
@@ -186,7 +191,7 @@ impl Connection {
             }
             outbox.cut();
         })?;
-        let dispatcher = Dispatcher::new(self.server.clone(), self.outbox.clone());
+        let dispatcher = Dispatcher::new(self.server.clone(), self.outbox.clone(), self.identity.clone());
         let conversation = Conversation {
             connection: self,
             registered,

@@ -15,6 +15,7 @@ use crate::protocol::first_wire::PROTOCOL_VERSION;
 use crate::protocol::message::RequestId;
 use crate::protocol::process::{InitializeParams, InitializeResponse};
 use crate::sys::defect;
+use crate::transport::auth::Identity;
 use log::info;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub(super) type Violation = (u16, String);
 /// answered from there.
 pub(super) struct Dispatcher {
     outbox: Arc<Outbox>,
+    /// Who the client is.
+    identity: Identity,
     files: FileCalls,
     context: Context,
     /// The client has called a method of the first wire.
@@ -66,11 +69,12 @@ pub(super) struct Client {
 }
 
 impl Dispatcher {
-    pub(super) fn new(server: Arc<Server>, outbox: Arc<Outbox>) -> Dispatcher {
+    pub(super) fn new(server: Arc<Server>, outbox: Arc<Outbox>, identity: Identity) -> Dispatcher {
         let long_polls = LongPolls::new(server.config.max_long_polls, server.janitor.clone());
         let files = FileCalls::new(&server, outbox.clone());
         Dispatcher {
             outbox,
+            identity,
             files,
             context: Context {
                 server,
@@ -235,7 +239,8 @@ impl Dispatcher {
 
     fn open_session(&self) -> Result<Arc<Session>, RpcError> {
         let server = &self.context.server;
-        server.sessions.open(&self.outbox, server.config.max_sessions)
+        let limit = server.config.max_sessions;
+        server.sessions.open(&self.outbox, self.identity.clone(), limit)
     }
 
     fn welcome(&self, responder: Responder, session: &Session) {
@@ -258,7 +263,7 @@ impl Dispatcher {
                 .context
                 .server
                 .sessions
-                .resume(id, &self.outbox)
+                .resume(id, &self.outbox, &self.identity)
                 .map_err(|e| match e {
                     ResumeError::Unknown => RpcError::invalid_request(format!("unknown session id {id}")),
                     ResumeError::Attached(outbox) => {

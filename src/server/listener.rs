@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::stream_sink::StreamSink;
 use crate::process::Audience;
 use crate::sys::defect;
-use crate::transport::auth::Authorizer;
+use crate::transport::auth::{Authorizer, Identity};
 use crate::transport::http::{self, Verdict};
 use crate::transport::outlet::Outlet;
 use crate::transport::websocket::WebSocketSource;
@@ -128,7 +128,7 @@ impl WebSocketListener {
         let (server, authorizer) = (server.clone(), self.authorizer.clone());
         let outcome = spawn("reader", move || {
             let upgraded = match upgrade(&mut stream, &authorizer, server.config.upgrade_timeout) {
-                Ok(Some(early)) => start(&server, stream, early, present),
+                Ok(Some((early, identity))) => start(&server, stream, early, identity, present),
                 Ok(None) => return,
                 Err(e) => Err(e),
             };
@@ -152,19 +152,27 @@ fn is_short_of_descriptors(e: &io::Error) -> bool {
     )
 }
 
-/// Answers the HTTP request. If it becomes a WebSocket, returns what has come after it.
-fn upgrade(stream: &mut TcpStream, authorizer: &Authorizer, limit: Duration) -> io::Result<Option<Vec<u8>>> {
+/// Answers the HTTP request. If it becomes a WebSocket, returns what has come after it, and who has sent it.
+fn upgrade(
+    stream: &mut TcpStream,
+    authorizer: &Authorizer,
+    limit: Duration,
+) -> io::Result<Option<(Vec<u8>, Identity)>> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(limit))?;
     let deadline = Instant::now() + limit;
     let mut head = Vec::new();
     loop {
         match http::examine(&head, authorizer) {
-            Verdict::Upgrade { accept, head_len } => {
+            Verdict::Upgrade {
+                accept,
+                identity,
+                head_len,
+            } => {
                 stream.write_all(&http::upgrade_response(&accept))?;
                 stream.set_read_timeout(None)?;
                 stream.set_write_timeout(None)?;
-                return Ok(Some(head.split_off(head_len)));
+                return Ok(Some((head.split_off(head_len), identity)));
             }
             Verdict::Respond(response) => {
                 stream.write_all(&response)?;
@@ -207,7 +215,13 @@ fn linger(stream: &mut TcpStream, deadline: Instant) {
 }
 
 /// Runs an upgraded connection; returns when nothing more comes in.
-fn start(server: &Arc<Server>, stream: TcpStream, early: Vec<u8>, present: super::Present) -> io::Result<()> {
+fn start(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    early: Vec<u8>,
+    identity: Identity,
+    present: super::Present,
+) -> io::Result<()> {
     // What is in flight when the connection is cut must be less than what is retained.
     setsockopt(&stream, sockopt::SndBuf, &server.config.socket_send_bytes)?;
     let socket = Arc::new(stream);
@@ -228,6 +242,7 @@ fn start(server: &Arc<Server>, stream: TcpStream, early: Vec<u8>, present: super
     let connection = Connection {
         server: server.clone(),
         outbox: outbox.clone(),
+        identity,
         session_ttl: server.config.session_ttl,
         drain_limit: Duration::ZERO,
         ended: close_later(server, &socket),

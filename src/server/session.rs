@@ -5,6 +5,7 @@ use super::outbox::Outbox;
 use crate::process::{Audience, Kin, Process};
 use crate::protocol::error::RpcError;
 use crate::sys::random;
+use crate::transport::auth::Identity;
 use log::info;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,8 @@ pub struct Session {
     id: Box<str>,
     /// Of all its commands.
     kin: Kin,
+    /// Who has made it, and may resume it.
+    identity: Identity,
     /// Processes that are being started.
     starting: AtomicUsize,
     inner: Mutex<Inner>,
@@ -214,8 +217,13 @@ impl Inner {
 pub(super) struct Sessions(Mutex<HashMap<Box<str>, Arc<Session>>>);
 
 impl Sessions {
-    /// Opens a session for a connection.
-    pub(super) fn open(&self, outbox: &Arc<Outbox>, limit: usize) -> Result<Arc<Session>, RpcError> {
+    /// Opens a session for a connection, and for nobody but the one who is at its other end.
+    pub(super) fn open(
+        &self,
+        outbox: &Arc<Outbox>,
+        identity: Identity,
+        limit: usize,
+    ) -> Result<Arc<Session>, RpcError> {
         let id = random::uuid().map_err(|e| RpcError::internal(format!("failed to make a session id: {e}")))?;
         let mut sessions = self.sessions();
         if sessions.len() >= limit {
@@ -230,6 +238,7 @@ impl Sessions {
         let session = Arc::new(Session {
             id: id.into(),
             kin: Kin::group(),
+            identity,
             starting: AtomicUsize::new(0),
             inner: Mutex::new(inner),
         });
@@ -237,9 +246,19 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Attaches a connection to a session that has none. If it has one, that is returned.
-    pub(super) fn resume(&self, id: &str, outbox: &Arc<Outbox>) -> Result<Arc<Session>, ResumeError> {
+    /// Attaches a connection to a session that has none. If it has one, that is returned. To anybody but who has made
+    /// it, it does not exist.
+    pub(super) fn resume(
+        &self,
+        id: &str,
+        outbox: &Arc<Outbox>,
+        identity: &Identity,
+    ) -> Result<Arc<Session>, ResumeError> {
         let session = self.sessions().get(id).cloned().ok_or(ResumeError::Unknown)?;
+        if session.identity != *identity {
+            info!("somebody else wants session {id}");
+            return Err(ResumeError::Unknown);
+        }
         let mut inner = session.inner();
         if inner.is_over {
             return Err(ResumeError::Unknown);

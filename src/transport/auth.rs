@@ -42,6 +42,14 @@ pub enum Authorizer {
 #[derive(Clone)]
 pub struct Token(Box<[u8]>);
 
+/// Who a client has proven to be. Without auth all are the same, and so are all that know the capability token; those
+/// with signed tokens are told apart by `iss` and `sub`, where a missing one counts as one of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub(super) issuer: Option<String>,
+    pub(super) subject: Option<String>,
+}
+
 /// Why a client is not let in; the texts are those of Codex's exec-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -150,12 +158,15 @@ impl Authorizer {
         Ok(Self::SignedBearer { key, claims })
     }
 
-    /// Checks the value of an `Authorization` header; `now` is for tokens that expire.
-    pub fn check(&self, authorization: Option<&str>, now: SystemTime) -> Result<(), Refusal> {
+    /// Checks the value of an `Authorization` header, and says whose it is; `now` is for tokens that expire.
+    ///
+    /// # Errors
+    /// Why whoever sent it is not let in.
+    pub fn check(&self, authorization: Option<&str>, now: SystemTime) -> Result<Identity, Refusal> {
         #[cfg(not(feature = "signed-tokens"))]
         let _ = now;
         match self {
-            Self::None => Ok(()),
+            Self::None => Ok(Identity::default()),
             Self::Token(expected) => {
                 let token = bearer_token(authorization)?;
                 right_or_wrong(is_same(token.as_bytes(), &expected.0))
@@ -174,8 +185,12 @@ impl Authorizer {
     }
 }
 
-fn right_or_wrong(same: bool) -> Result<(), Refusal> {
-    if same { Ok(()) } else { Err(Refusal::WrongToken) }
+fn right_or_wrong(same: bool) -> Result<Identity, Refusal> {
+    if same {
+        Ok(Identity::default())
+    } else {
+        Err(Refusal::WrongToken)
+    }
 }
 
 impl fmt::Debug for Authorizer {
@@ -280,11 +295,11 @@ mod tests {
 
     #[test]
     fn a_bearer_token_must_be_the_right_one() {
-        let right = Ok(());
+        let right = Ok(Identity::default());
         let table = [
             (None, Err(Refusal::Missing)),
-            (Some("Bearer s3cret"), right),
-            (Some("bearer s3cret"), right),
+            (Some("Bearer s3cret"), right.clone()),
+            (Some("bearer s3cret"), right.clone()),
             (Some("BEARER    s3cret  "), right),
             (Some("Bearer"), Err(Refusal::InvalidHeader)),
             (Some("Bearer "), Err(Refusal::InvalidHeader)),
@@ -302,7 +317,7 @@ mod tests {
             let given = token("s3cret").check(header, SystemTime::UNIX_EPOCH);
             assert_eq!(given, verdict, "{header:?}");
             let given = Authorizer::None.check(header, SystemTime::UNIX_EPOCH);
-            assert_eq!(given, Ok(()));
+            assert_eq!(given, Ok(Identity::default()));
         }
     }
 
@@ -359,7 +374,10 @@ mod tests {
         for mode in [0o600, 0o400] {
             let path = scratch.file(b" \n s3cret\r\n", mode);
             let authorizer = Authorizer::from_token_file(&path).unwrap();
-            assert_eq!(authorizer.check(Some("Bearer s3cret"), SystemTime::now()), Ok(()));
+            assert_eq!(
+                authorizer.check(Some("Bearer s3cret"), SystemTime::now()),
+                Ok(Identity::default())
+            );
         }
     }
 

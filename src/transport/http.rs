@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use tungstenite::handshake::derive_accept_key;
 
-use super::auth::Authorizer;
+use super::auth::{Authorizer, Identity};
 
 /// The longest head (request line and headers) in bytes. Real ones are well below 1 KiB, or
 /// 8 KiB with a large token.
@@ -29,6 +29,8 @@ pub enum Verdict {
     Upgrade {
         /// The value of `Sec-WebSocket-Accept`.
         accept: String,
+        /// Who the client is.
+        identity: Identity,
         /// How many bytes the head has; frames may already follow it.
         head_len: usize,
     },
@@ -65,13 +67,17 @@ fn examine_at(bytes: &[u8], auth: &Authorizer, now: SystemTime) -> Verdict {
         Err(response) => return Verdict::Respond(response.write(true)),
     };
     match answer(&request, auth, now) {
-        Ok(accept) => Verdict::Upgrade { accept, head_len },
+        Ok((accept, identity)) => Verdict::Upgrade {
+            accept,
+            identity,
+            head_len,
+        },
         Err(response) => Verdict::Respond(response.write(request.method != "HEAD")),
     }
 }
 
-/// The value of `Sec-WebSocket-Accept`, or what to say instead.
-fn answer(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<String, Response> {
+/// The value of `Sec-WebSocket-Accept` and who is let in, or what to say instead.
+fn answer(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<(String, Identity), Response> {
     if request.values("origin").next().is_some() {
         return Err(Response::empty("403 Forbidden"));
     }
@@ -85,7 +91,7 @@ fn answer(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<S
     }
 }
 
-fn upgrade(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<String, Response> {
+fn upgrade(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<(String, Identity), Response> {
     if !request.lists("connection", "upgrade") {
         return Err(bad_request("Connection header did not include 'upgrade'"));
     }
@@ -121,9 +127,10 @@ fn upgrade(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<
                 .unwrap_or_default(),
         ),
     };
-    auth.check(authorization, now)
+    let identity = auth
+        .check(authorization, now)
         .map_err(|refusal| Response::text("401 Unauthorized", &refusal.to_string()).with("WWW-Authenticate: Bearer"))?;
-    Ok(derive_accept_key(key))
+    Ok((derive_accept_key(key), identity))
 }
 
 fn bad_request(text: &str) -> Response {

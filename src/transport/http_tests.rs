@@ -35,6 +35,7 @@ fn upgraded(head: &str) {
         examine(head.as_bytes(), &Authorizer::None),
         Verdict::Upgrade {
             accept: ACCEPT.to_owned(),
+            identity: Identity::default(),
             head_len: head.len()
         },
         "{head}"
@@ -135,6 +136,7 @@ fn frames_may_follow_the_head() {
         examine(&bytes, &Authorizer::None),
         Verdict::Upgrade {
             accept: ACCEPT.to_owned(),
+            identity: Identity::default(),
             head_len: head.len()
         }
     );

@@ -1,15 +1,18 @@
 //! Tokens that need SHA-256: known by their digest, or signed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::auth::{Refusal, is_same};
+use super::auth::{Identity, Refusal, is_same};
+use crate::protocol::decode::{Decode, DecodeError, Fields};
+use crate::protocol::json::{Kind, Scanner, Span};
+use crate::protocol::message::Limits;
 
 /// The SHA-256 digest of a token: the server need not know the token itself.
 #[derive(Clone)]
@@ -65,12 +68,23 @@ impl SigningKey {
         mac.verify_slice(&decode(signature)?).map_err(|_| Refusal::InvalidJwt)?;
 
         let (header, payload) = signed.split_once('.').ok_or(Refusal::InvalidJwt)?;
-        let header: Header = from_json(header)?;
         // What `crit` lists must be understood, and nothing is.
-        if header.alg != "HS256" || header.crit.is_some() {
+        let is_understood = read(&decode(header)?, |header| {
+            let alg: Cow<'_, str> = header.required("alg")?;
+            Ok(alg == "HS256" && header.get("crit").is_none())
+        });
+        if !is_understood? {
             return Err(Refusal::InvalidJwt);
         }
-        from_json(payload)
+        read(&decode(payload)?, |payload| {
+            Ok(Payload {
+                exp: payload.required("exp")?,
+                nbf: payload.optional("nbf")?,
+                issuer: payload.optional("iss")?,
+                subject: payload.optional("sub")?,
+                audience: payload.optional("aud")?,
+            })
+        })
     }
 }
 
@@ -102,57 +116,73 @@ impl Default for Claims {
 }
 
 impl Claims {
-    pub(super) fn check(&self, payload: Payload, now: SystemTime) -> Result<(), Refusal> {
-        let now = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs_f64();
-        let skew = self.max_clock_skew.as_secs_f64();
-        if now > payload.exp + skew {
+    pub(super) fn check(&self, payload: Payload, now: SystemTime) -> Result<Identity, Refusal> {
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let now = seconds(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        let skew = seconds(self.max_clock_skew);
+        if now > payload.exp.0.saturating_add(skew) {
             return Err(Refusal::ExpiredJwt);
         }
-        if payload.nbf.is_some_and(|nbf| now < nbf - skew) {
+        if payload.nbf.is_some_and(|nbf| now < nbf.0.saturating_sub(skew)) {
             return Err(Refusal::EarlyJwt);
         }
-        if self.issuer.is_some() && self.issuer != payload.iss {
+        if self.issuer.is_some() && self.issuer != payload.issuer {
             return Err(Refusal::IssuerMismatch);
         }
-        let named = |audience: &String| match &payload.aud {
-            None => false,
-            Some(Audience::One(one)) => one == audience,
-            Some(Audience::Many(many)) => many.contains(audience),
-        };
+        let named = |audience: &String| payload.audience.as_ref().is_some_and(|all| all.0.contains(audience));
         if !self.audience.as_ref().is_none_or(named) {
             return Err(Refusal::AudienceMismatch);
         }
-        Ok(())
+        Ok(Identity {
+            issuer: payload.issuer,
+            subject: payload.subject,
+        })
     }
 }
 
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    crit: Option<serde::de::IgnoredAny>,
-}
-
-/// The part of a token's content that is looked at; times are seconds since 1970.
-#[derive(Deserialize)]
+/// The part of a token's content that is looked at.
 pub(super) struct Payload {
-    exp: f64,
-    nbf: Option<f64>,
-    iss: Option<String>,
-    aud: Option<Audience>,
+    exp: Time,
+    nbf: Option<Time>,
+    issuer: Option<String>,
+    subject: Option<String>,
+    audience: Option<Audience>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Many(Vec<String>),
+/// A time in whole seconds since 1970; a fraction is left out. One with an exponent is no time: nobody writes it so.
+struct Time(i64);
+
+impl Decode<'_> for Time {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        let text = std::str::from_utf8(value.raw).unwrap_or_default();
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        match whole.parse() {
+            Ok(seconds) if fraction.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Time(seconds)),
+            _ => Err(DecodeError("not a time".to_owned())),
+        }
+    }
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, Refusal> {
-    serde_json::from_slice(&decode(part)?).map_err(|_| Refusal::InvalidJwt)
+/// One, or a list of them.
+struct Audience(Vec<String>);
+
+impl Decode<'_> for Audience {
+    fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+        match value.kind {
+            Kind::Array => Vec::decode(value).map(Audience),
+            _ => String::decode(value).map(|one| Audience(vec![one])),
+        }
+    }
+}
+
+/// Checks that `text` is a JSON object, and has its members read.
+fn read<T>(text: &[u8], take: impl FnOnce(Fields<'_>) -> Result<T, DecodeError>) -> Result<T, Refusal> {
+    let mut scanner = Scanner::new(text, 0..0, Limits::default());
+    let value = scanner.value().and_then(|value| scanner.finish().map(|()| value));
+    let read = value
+        .map_err(DecodeError::from)
+        .and_then(|value| take(Fields::of(value, "a token")?));
+    read.map_err(|_| Refusal::InvalidJwt)
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
@@ -181,7 +211,7 @@ mod tests {
             claims: claims.clone(),
         };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
-        authorizer.check(Some(&format!("Bearer {token}")), now)
+        authorizer.check(Some(&format!("Bearer {token}")), now).map(drop)
     }
 
     fn hs256(payload: &str) -> String {
@@ -194,6 +224,12 @@ mod tests {
             ("{}".to_owned(), Err(Refusal::InvalidJwt)),
             (r#"{"exp":"x"}"#.to_owned(), Err(Refusal::InvalidJwt)),
             (r#"{"exp":null}"#.to_owned(), Err(Refusal::InvalidJwt)),
+            (format!(r#"{{"exp":"{NOW}"}}"#), Err(Refusal::InvalidJwt)),
+            (r#"{"exp":9e9}"#.to_owned(), Err(Refusal::InvalidJwt)),
+            (r#"{"exp":-5}"#.to_owned(), Err(Refusal::ExpiredJwt)),
+            (r#"{"exp":9223372036854775807}"#.to_owned(), Ok(())),
+            (format!(r#"{{"exp":{NOW},"sub":5}}"#), Err(Refusal::InvalidJwt)),
+            (format!(r#"{{"exp":{NOW}}} x"#), Err(Refusal::InvalidJwt)),
             ("5".to_owned(), Err(Refusal::InvalidJwt)),
             (format!(r#"{{"exp":{}}}"#, NOW + 400_000_000), Ok(())),
             (format!(r#"{{"exp":{}.5}}"#, NOW), Ok(())),
@@ -268,12 +304,37 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_told_apart_by_issuer_and_subject() {
+        let authorizer = Authorizer::SignedBearer {
+            key: SigningKey::new(SECRET).unwrap(),
+            claims: Claims::default(),
+        };
+        let who = |members: &str, exp: u64| {
+            let token = hs256(&format!(r#"{{{members}"exp":{exp}}}"#));
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+            authorizer.check(Some(&format!("Bearer {token}")), now).unwrap()
+        };
+        let tokens = [
+            "",
+            r#""iss":"a","#,
+            r#""sub":"a","#,
+            r#""iss":"a","sub":"a","#,
+            r#""iss":"a","sub":"b","#,
+        ];
+        for (i, one) in tokens.iter().enumerate() {
+            for (j, other) in tokens.iter().enumerate() {
+                assert_eq!(who(one, NOW) == who(other, NOW + 1), i == j, "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
     fn a_token_can_be_known_by_its_digest() {
         // printf s3cret | sha256sum
         let hex = "1ec1c26b50d5d3c58d9583181af8076655fe00756bf7285940ba3670f99fcba0";
         for hex in [hex.to_owned(), hex.to_uppercase()] {
             let authorizer = Authorizer::from_token_sha256(&hex).unwrap();
-            let check = |header| authorizer.check(Some(header), SystemTime::now());
+            let check = |header| authorizer.check(Some(header), SystemTime::now()).map(drop);
             assert_eq!(check("Bearer s3cret"), Ok(()));
             assert_eq!(check("Bearer s3cre"), Err(Refusal::WrongToken));
             assert_eq!(format!("{authorizer:?}"), "TokenSha256(..)");

@@ -204,7 +204,7 @@ mod tests {
     fn the_server_takes_the_request_and_the_client_the_answer() {
         let url = WebSocketUrl::parse("ws://127.0.0.1:9400").unwrap();
         let request = UpgradeRequest::new(&url, None).unwrap();
-        let http::Verdict::Upgrade { accept, head_len } = http::examine(&request.bytes, &Authorizer::None) else {
+        let http::Verdict::Upgrade { accept, head_len, .. } = http::examine(&request.bytes, &Authorizer::None) else {
             panic!("refused")
         };
         assert_eq!(head_len, request.bytes.len());

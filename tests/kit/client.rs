@@ -71,6 +71,11 @@ impl Client {
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let (socket, _) = tungstenite::client::client_with_config(url, stream, Some(config)).unwrap();
+        Client::of_socket(socket)
+    }
+
+    /// The client that has just been let in.
+    pub(crate) fn of_socket(socket: WebSocket<TcpStream>) -> Client {
         Client::new(Wire::WebSocket(socket.into()))
     }
 
