@@ -5,8 +5,8 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
+use exec_server::server::ServerConfig;
 use log::LevelFilter;
 
 use super::auth::{AuthArgs, GivenAuth};
@@ -14,12 +14,7 @@ use super::auth::{AuthArgs, GivenAuth};
 use super::client::{CLIENT_COMMANDS, ClientCommand, parse_client};
 use super::flags::{Args, Flag, Page, UsageError, read_args, wrong};
 use super::help::{SANDBOX, SERVE};
-
-/// The session lifetime that clients of Codex's exec-server are used to.
-const SESSION_TTL: Duration = Duration::from_secs(80);
-
-/// What Codex's exec-server keeps of a process's output: 1 MiB.
-const RETAIN_BYTES: usize = 1024 * 1024;
+use super::limits::GivenLimits;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -44,10 +39,8 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: Listen,
     /// What they must present.
     pub(crate) auth: AuthArgs,
-    /// How long a session without a connection lives; 80 s by default.
-    pub(crate) session_ttl: Duration,
-    /// How much output is kept per process, in bytes; 1 MiB by default, at least 1.
-    pub(crate) retain_bytes: usize,
+    /// The limits.
+    pub(crate) config: Box<ServerConfig>,
     /// What is logged; warnings and errors by default.
     pub(crate) log_level: LevelFilter,
 }
@@ -105,8 +98,7 @@ struct Given {
     concurrent_requests: Option<usize>,
     auth: GivenAuth,
     insecure_no_auth: Option<()>,
-    session_ttl: Option<Duration>,
-    retain_bytes: Option<usize>,
+    limits: GivenLimits,
     log_level: Option<LevelFilter>,
 }
 
@@ -118,27 +110,17 @@ impl Given {
                 flag.put(&mut self.listen, listen)
             }
             "--concurrent-requests" => {
-                let number = flag.parsed("a number of at least 1", |text| {
-                    text.parse().ok().filter(|&number| number > 0)
-                })?;
+                let number = flag.number()?;
                 flag.put(&mut self.concurrent_requests, number)
             }
             "--insecure-no-auth" => flag.switch(&mut self.insecure_no_auth),
-            "--session-ttl" => {
-                let ttl = flag.seconds()?;
-                flag.put(&mut self.session_ttl, ttl)
-            }
-            "--retain-bytes" => {
-                let bytes = flag.parsed("a number of bytes, at least 1", bytes)?;
-                flag.put(&mut self.retain_bytes, bytes)
-            }
             "--log-level" => {
                 let what = "off, error, warn, info, debug or trace";
                 let level = flag.parsed(what, |text| text.parse().ok())?;
                 flag.put(&mut self.log_level, level)
             }
             name if name.starts_with("--ws-") => self.auth.take(flag),
-            _ => flag.unknown(),
+            _ => self.limits.take(flag),
         }
     }
 
@@ -147,8 +129,7 @@ impl Given {
             .listen
             .unwrap_or(Listen::WebSocket((Ipv4Addr::LOCALHOST, 0).into()));
         let insecure = self.insecure_no_auth.is_some();
-        let session_ttl = self.session_ttl.unwrap_or(SESSION_TTL);
-        let retain_bytes = self.retain_bytes.unwrap_or(RETAIN_BYTES);
+        let config = self.limits.config()?;
         let log_level = self.log_level.unwrap_or(LevelFilter::Warn);
         let auth = self.auth.auth_args()?;
         match (listen, &auth) {
@@ -172,8 +153,7 @@ impl Given {
         Ok(ServeArgs {
             listen,
             auth,
-            session_ttl,
-            retain_bytes,
+            config,
             log_level,
         })
     }
@@ -194,20 +174,6 @@ fn listen(url: &str) -> Result<Listen, UsageError> {
             )),
         },
     }
-}
-
-/// A number of bytes, with or without a unit.
-fn bytes(text: &str) -> Option<usize> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let scale: usize = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" => 1,
-        "k" | "kib" => 1024,
-        "m" | "mib" => 1024 * 1024,
-        _ => return None,
-    };
-    let number: usize = number.parse().ok()?;
-    number.checked_mul(scale).filter(|&bytes| bytes > 0)
 }
 
 #[cfg(test)]

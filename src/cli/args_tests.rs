@@ -1,6 +1,7 @@
 use super::*;
 use exec_server::transport::auth::Authorizer;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 fn command(line: &str) -> Result<Command, UsageError> {
     parse(&mut line.split_whitespace().map(OsString::from))
@@ -35,8 +36,8 @@ fn nothing_has_to_be_given() {
     assert_eq!(args.listen, address("127.0.0.1:0"));
     assert!(matches!(args.auth, AuthArgs::None));
     assert!(matches!(args.auth.authorizer(), Ok(Authorizer::None)));
-    assert_eq!(args.session_ttl, Duration::from_secs(80));
-    assert_eq!(args.retain_bytes, 1_048_576);
+    assert_eq!(args.config.session_ttl, Duration::from_secs(80));
+    assert_eq!(args.config.retain_bytes, 1_048_576);
     assert_eq!(args.log_level, LevelFilter::Warn);
 }
 
@@ -48,8 +49,8 @@ fn values_come_after_a_space_or_an_equals_sign() {
     ] {
         let args = serve(line);
         assert_eq!(args.listen, Listen::Stdio);
-        assert_eq!(args.session_ttl, Duration::from_secs(5));
-        assert_eq!(args.retain_bytes, 65_536);
+        assert_eq!(args.config.session_ttl, Duration::from_secs(5));
+        assert_eq!(args.config.retain_bytes, 65_536);
         assert_eq!(args.log_level, LevelFilter::Debug);
     }
 }
@@ -172,11 +173,21 @@ fn an_open_address_needs_auth_or_a_word_that_it_is_meant() {
 
 #[test]
 fn numbers_have_their_ranges() {
-    let seconds = "--session-ttl must be a number of seconds from 0 to 31536000, not";
-    for value in ["x", "-1", "1.5", "31536001", "18446744073709551616"] {
-        assert_eq!(error(&format!("--session-ttl={value}")), format!("{seconds} `{value}`"));
+    for (flag, least, values) in [
+        ("--session-ttl", "0ns", "x -1 1.5 31536001 18446744073709551616 1m ms s"),
+        ("--ping-interval", "1ms", "0 0ms 0s 31536001s 1s1"),
+    ] {
+        for value in values.split(' ') {
+            let says =
+                format!("{flag} must be a time from {least} to 31536000s, in seconds or such as 500ms, not `{value}`");
+            assert_eq!(error(&format!("{flag}={value}")), says);
+        }
     }
-    assert_eq!(serve("--session-ttl=0").session_ttl, Duration::ZERO);
+    for (value, time) in [("5", 5000), ("5s", 5000), ("5ms", 5), ("0", 0)] {
+        let time = Duration::from_millis(time);
+        assert_eq!(serve(&format!("--session-ttl={value}")).config.session_ttl, time);
+    }
+    assert_eq!(serve("--session-ttl=0").config.session_ttl, Duration::ZERO);
     for (value, bytes) in [
         ("1", 1),
         ("65536", 65_536),
@@ -185,15 +196,17 @@ fn numbers_have_their_ranges() {
         ("2KiB", 2048),
         ("3m", 3 << 20),
         ("3MIB", 3 << 20),
+        ("1g", 1 << 30),
+        ("1GiB", 1 << 30),
     ] {
-        assert_eq!(serve(&format!("--retain-bytes={value}")).retain_bytes, bytes);
+        assert_eq!(serve(&format!("--retain-bytes={value}")).config.retain_bytes, bytes);
     }
     for value in [
         "0",
         "0k",
         "k",
         "1kb",
-        "1g",
+        "1t",
         "-1",
         "1.5m",
         "99999999999999999999",
@@ -204,12 +217,18 @@ fn numbers_have_their_ranges() {
             format!("--retain-bytes must be a number of bytes, at least 1, not `{value}`")
         );
     }
-    for value in ["0", "x", "-1"] {
-        assert_eq!(
-            error(&format!("--concurrent-requests={value}")),
-            format!("--concurrent-requests must be a number of at least 1, not `{value}`")
-        );
+    for flag in ["--concurrent-requests", "--max-sessions"] {
+        for value in ["0", "x", "-1"] {
+            assert_eq!(
+                error(&format!("{flag}={value}")),
+                format!("{flag} must be a number of at least 1, not `{value}`")
+            );
+        }
     }
+    assert_eq!(
+        error("--ping-interval=90"),
+        "--silence-limit must be more than --ping-interval, or clients are cut off before they are pinged"
+    );
     assert_eq!(
         error("--log-level loud"),
         "--log-level must be off, error, warn, info, debug or trace, not `loud`"
@@ -368,5 +387,35 @@ fn help_names_every_flag_and_fits_a_terminal() {
             assert!(!error.to_string().starts_with("unknown"), "{error}");
         }
     }
-    assert_eq!(known, 17);
+    assert_eq!(known, 44);
+}
+
+/// Each limit in the help page with what it says is the default.
+fn limits() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let (_, limits) = SERVE.split_once("\nLimits").unwrap();
+    let (limits, _) = limits.split_once("\n\n").unwrap();
+    limits.split("\n  --").skip(1).map(|text| {
+        let (name, text) = text.split_once(' ').unwrap();
+        let (_, default) = text.split_once('[').unwrap();
+        (name, default.split_once(']').unwrap().0)
+    })
+}
+
+#[test]
+fn limits_are_fields_of_the_configuration() {
+    let text = |args: ServeArgs| format!("{:?}", args.config);
+    let usual = text(serve(""));
+    let mut known = 0;
+    for (name, default) in limits() {
+        known += 1;
+        assert_eq!(text(serve(&format!("--{name} {default}"))), usual, "--{name} {default}");
+        let (other, field) = (serve(&format!("--{name} 70")), name.replace('-', "_"));
+        let changed = text(other);
+        let at = changed.bytes().zip(usual.bytes()).position(|(a, b)| a != b).unwrap();
+        let (before, _) = changed[..at].rsplit_once(": ").unwrap();
+        assert!(before.ends_with(&format!(" {field}")), "{before}");
+        let twice = error(&format!("--{name} {default} --{name} {default}"));
+        assert_eq!(twice, format!("--{name} is given twice"));
+    }
+    assert_eq!(known, 29);
 }

@@ -134,11 +134,35 @@ impl Flag<'_, '_> {
         }
     }
 
+    #[cfg(any(feature = "client", feature = "signed-tokens"))]
     pub(super) fn seconds(&mut self) -> Result<Duration, UsageError> {
         let what = format!("a number of seconds from 0 to {MAX_SECONDS}");
         self.parsed(&what, |text| {
             let seconds = text.parse().ok().filter(|&seconds| seconds <= MAX_SECONDS)?;
             Some(Duration::from_secs(seconds))
+        })
+    }
+
+    /// A number of bytes, with or without a unit.
+    pub(super) fn bytes(&mut self) -> Result<usize, UsageError> {
+        self.parsed("a number of bytes, at least 1", bytes)
+    }
+
+    pub(super) fn number(&mut self) -> Result<usize, UsageError> {
+        self.parsed("a number of at least 1", |text| {
+            text.parse().ok().filter(|&number| number > 0)
+        })
+    }
+
+    /// A time of at least `least`, in seconds or, if it says so, in milliseconds.
+    pub(super) fn time(&mut self, least: Duration) -> Result<Duration, UsageError> {
+        let what = format!("a time from {least:?} to {MAX_SECONDS}s, in seconds or such as 500ms");
+        self.parsed(&what, |text| {
+            let time = match text.strip_suffix("ms") {
+                Some(text) => Duration::from_millis(text.parse().ok()?),
+                None => Duration::from_secs(text.strip_suffix('s').unwrap_or(text).parse().ok()?),
+            };
+            Some(time).filter(|time| (least..=Duration::from_secs(MAX_SECONDS)).contains(time))
         })
     }
 
@@ -149,4 +173,19 @@ impl Flag<'_, '_> {
             Some(_) => wrong(format!("{} is given twice", self.name)),
         }
     }
+}
+
+/// A number of bytes, with or without a unit.
+fn bytes(text: &str) -> Option<usize> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale: usize = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" | "kib" => 1024,
+        "m" | "mib" => 1024 * 1024,
+        "g" | "gib" => 1024 * 1024 * 1024,
+        _ => return None,
+    };
+    let number: usize = number.parse().ok()?;
+    number.checked_mul(scale).filter(|&bytes| bytes > 0)
 }

@@ -47,11 +47,37 @@ Who may connect (WebSocket only):
 
   (*) needs a build with the feature signed-tokens
 
-What to keep:
-  --session-ttl SECONDS     How long a session waits for its client to come
-                            back [default: 80]
-  --retain-bytes N          Output kept per process, in bytes, or with the
-                            suffix k, KiB, m or MiB [default: 1MiB]
+Limits (N: a number; TIME: seconds, or such as 500ms; BYTES: a number, or with
+the suffix k, KiB, m, MiB, g or GiB):
+  --max-connections N       Connections [4096]
+  --max-handshakes N        Connections without a whole request [256]
+  --upgrade-timeout TIME    For the HTTP request [10s]
+  --initialize-timeout TIME  For initialize, then [60s]
+  --ping-interval TIME      A client silent so long is pinged [30s]
+  --silence-limit TIME      One silent so long is cut off [90s]
+  --probe-limit TIME        The same if its session is wanted [5s]
+  --max-sessions N          Sessions [4096]
+  --session-ttl TIME        Of a session without a connection [80s]
+  --max-message-bytes BYTES  One message [64MiB]
+  --max-unfinished-bytes BYTES  Requests of a connection [128MiB]
+  --max-unread-bytes BYTES  Answers it does not read [64MiB]
+  --max-unread-answers N    Their number [65536]
+  --max-requests N          Requests it has no answer to [16384]
+  --max-long-polls N        Reads of it that wait [1024]
+  --max-file-calls N        File calls of it [4096]
+  --max-file-handles N      Files it has open [128]
+  --max-file-workers N      Threads for file calls [64]
+  --max-processes N         Processes of a session [16384]
+  --max-running N           Running processes of all [4096]
+  --retain-ended TIME       How long an ended one can be read [80s]
+  --retain-bytes BYTES      Output kept of a process [1MiB]
+  --retain-events N         Pieces of output kept of it [16384]
+  --retain-total-bytes BYTES  Output kept of all [256MiB]
+  --stdin-soft-bytes BYTES  Unread input: writes wait [1MiB]
+  --stdin-hard-bytes BYTES  Unread input: writes fail [64MiB]
+  --stdin-total-bytes BYTES  Unread input of all: writes fail [256MiB]
+  --drain-limit TIME        For requests after the end of input [2s]
+  --shutdown-limit TIME     For the end of the server [2s]
 
 Other:
   --log-level LEVEL         off, error, warn, info, debug or trace, to standard

@@ -32,12 +32,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
     if let Err(e) = adopt_orphans() {
         warn!("failed to become a subreaper: {e}; what a command leaves behind may outlive it");
     }
-    let config = ServerConfig {
-        session_ttl: args.session_ttl,
-        retain_bytes: args.retain_bytes,
-        ..ServerConfig::default()
-    };
-    let server = Server::new(config);
+    let server = Server::new(ServerConfig::clone(&args.config));
     match args.listen {
         Listen::Stdio => serve_stdio(&server).map_err(|e| format!("failed to serve standard input: {e}"))?,
         Listen::WebSocket(address) => {

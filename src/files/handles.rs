@@ -20,7 +20,6 @@ use crate::protocol::files::FsOpenMode;
 
 /// The longest block, in bytes, as in Codex's exec-server.
 pub const MAX_BLOCK: usize = 1 << 20;
-const MAX_HANDLES: usize = 128;
 const MAX_ID: usize = 32;
 
 /// In which form bytes are given out.
@@ -36,8 +35,9 @@ pub enum Form {
 ///
 /// Calls may come from several threads: opening, reading and writing happen without the table's lock, and
 /// a file closed meanwhile lives until the last block on its way is done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FileHandles {
+    limit: usize,
     table: Mutex<Table>,
 }
 
@@ -55,9 +55,12 @@ enum Slot {
 }
 
 impl FileHandles {
-    /// No open files.
-    pub fn new() -> Self {
-        Self::default()
+    /// No open files, and room for `limit` of them.
+    pub fn new(limit: usize) -> Self {
+        FileHandles {
+            limit,
+            table: Mutex::default(),
+        }
     }
 
     /// Opens a regular file under a name.
@@ -68,7 +71,7 @@ impl FileHandles {
     ///
     /// # Errors
     /// InvalidRequest, before the file is touched, for a name that is in use or longer than 32 bytes and
-    /// for the 129th open file; InvalidRequest for anything but a regular file, at once.
+    /// for one more open file than there is room for; InvalidRequest for anything but a regular file, at once.
     pub fn open(&self, id: &str, path: &Path, mode: FsOpenMode, links: Links<'_>) -> Result<(), FilesError> {
         self.open_with(id, || match mode {
             FsOpenMode::Read => open_regular(path, links),
@@ -109,13 +112,14 @@ impl FileHandles {
         }
         let mut table = self.lock();
         let Table { slots, tickets } = &mut *table;
-        let is_full = slots.len() >= MAX_HANDLES;
+        let is_full = slots.len() >= self.limit;
         match slots.entry(id.to_owned()) {
             Entry::Occupied(_) => Err(FilesError::invalid_request(format!(
                 "file handle `{id}` already exists"
             ))),
             Entry::Vacant(_) if is_full => Err(FilesError::invalid_request(format!(
-                "at most {MAX_HANDLES} file handles may be open per connection"
+                "at most {} file handles may be open per connection",
+                self.limit
             ))),
             Entry::Vacant(slot) => {
                 *tickets += 1;
@@ -266,6 +270,8 @@ mod tests {
     use crate::protocol::bytes::Base64;
     use FsOpenMode::{Read, Replace};
 
+    const MAX_HANDLES: usize = 128;
+
     fn encoded(data: &[u8]) -> String {
         let mut text = Vec::new();
         bytes::append(data, &mut text);
@@ -291,7 +297,7 @@ mod tests {
         let dir = TempDir::new();
         let data: Vec<u8> = (0..3 * MAX_BLOCK / 2).map(|i| (i % 251) as u8).collect();
         let path = dir.put("f", &data);
-        let handles = FileHandles::new();
+        let handles = FileHandles::new(MAX_HANDLES);
         handles.open("h", &path, Read, Links::Follow).unwrap();
         let end = data.len();
         for (offset, len, eof) in [
@@ -315,7 +321,7 @@ mod tests {
     fn errors_leave_the_handle_open() {
         let dir = TempDir::new();
         let path = dir.put("f", "0123456789");
-        let handles = FileHandles::new();
+        let handles = FileHandles::new(MAX_HANDLES);
         handles.open("h", &path, Read, Links::Follow).unwrap();
         for len in [0, MAX_BLOCK as u64 + 1, u64::MAX] {
             let error = read(&handles, "h", 0, len).unwrap_err();
@@ -344,7 +350,7 @@ mod tests {
     fn names_and_their_limits() {
         let dir = TempDir::new();
         let path = dir.put("f", "");
-        let handles = FileHandles::new();
+        let handles = FileHandles::new(MAX_HANDLES);
         let message = |id: &str| handles.open(id, &path, Read, Links::Follow).map_err(|e| e.message);
         assert_eq!(message(""), Ok(()));
         assert_eq!(message(&"x".repeat(32)), Ok(()));
@@ -369,7 +375,7 @@ mod tests {
     fn a_failed_open_leaves_the_name_free() {
         let dir = TempDir::new();
         let fifo = dir.fifo("p");
-        let handles = FileHandles::new();
+        let handles = FileHandles::new(MAX_HANDLES);
         let error = |path: &Path, mode| handles.open("h", path, mode, Links::Follow).unwrap_err();
         assert_eq!(error(&dir.path("nope"), Read).kind, FilesErrorKind::NotFound);
         assert_eq!(error(dir.root(), Read), not_a_file(dir.root()));
@@ -386,7 +392,7 @@ mod tests {
     fn a_file_closed_while_it_is_being_opened_is_not_kept() {
         let dir = TempDir::new();
         let path = dir.put("f", "");
-        let handles = FileHandles::new();
+        let handles = FileHandles::new(MAX_HANDLES);
         handles
             .open_with("h", || {
                 handles.close("h");
@@ -404,7 +410,7 @@ mod tests {
         dir.set_mode("f", 0o600);
         dir.link("f", "l");
         dir.link("made", "dang");
-        let handles = FileHandles::new();
+        let handles = FileHandles::new(MAX_HANDLES);
         handles.open("w", &dir.path("l"), Replace, Links::Follow).unwrap();
         assert_eq!((dir.get("f"), dir.mode("f")), (vec![], 0o600));
         handles.open("d", &dir.path("dang"), Replace, Links::Follow).unwrap();
@@ -437,7 +443,7 @@ mod tests {
     fn a_handle_stays_on_its_file() {
         let dir = TempDir::new();
         let path = dir.put("f", "first");
-        let handles = FileHandles::new();
+        let handles = FileHandles::new(MAX_HANDLES);
         handles.open("h", &path, Read, Links::Follow).unwrap();
         std::fs::rename(dir.put("g", "second"), &path).unwrap();
         assert_eq!(read(&handles, "h", 0, 9).unwrap(), (encoded(b"first"), true));

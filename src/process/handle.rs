@@ -6,6 +6,7 @@ use super::run_limits::LimitMet;
 use super::start::{StartError, StartSpec, Stdio, TerminalSize};
 use super::stdin_queue::{Reply, StdinQueue, WriteStatus};
 use super::supervisor;
+use super::totals::{Share, Totals};
 use crate::sys::mark::Kin;
 use crate::sys::{ioctl, thread};
 use log::error;
@@ -56,7 +57,7 @@ pub struct Started {
 }
 
 /// The bounds of one process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Limits {
     /// Of its output.
     pub retention: Retention,
@@ -64,6 +65,8 @@ pub struct Limits {
     pub stdin_soft: usize,
     /// Bytes of queued input from which on writes are refused.
     pub stdin_hard: usize,
+    /// Of all processes together.
+    pub totals: Option<Arc<Totals>>,
 }
 
 /// A signal that a client may send.
@@ -168,6 +171,9 @@ pub(super) struct State {
     owner: Option<Box<dyn Owner>>,
     /// By which what it leaves is found, if the kernel does not know.
     kin: Option<Kin>,
+    totals: Option<Arc<Totals>>,
+    /// What the log has of the total.
+    share: Share,
 }
 
 pub(super) enum Phase {
@@ -199,6 +205,8 @@ pub(super) struct Stdin {
     pub(super) fd: Option<Arc<OwnedFd>>,
     /// When there was input last, where it matters.
     pub(super) written: Option<Instant>,
+    /// What the queue has of the total.
+    share: Share,
 }
 
 impl Process {
@@ -229,11 +237,14 @@ impl Process {
                 to_do_once_started: Some(Vec::new()),
                 owner: Some(owner),
                 kin: None,
+                share: Share::of_retained(limits.totals.as_ref()),
+                totals: limits.totals.clone(),
             }),
             stdin: Mutex::new(Stdin {
                 queue: StdinQueue::new(limits.stdin_soft, limits.stdin_hard),
                 fd: None,
                 written: None,
+                share: Share::of_stdin(limits.totals.as_ref()),
             }),
         })
     }
@@ -304,6 +315,7 @@ impl Process {
     pub fn attach(&self, audience: Arc<dyn Audience>) {
         let mut state = self.state();
         state.log.attach();
+        state.count();
         state.announced = false;
         state.audience = Some(audience);
     }
@@ -315,6 +327,7 @@ impl Process {
             state.audience = None;
             state.announced = false;
             state.log.detach();
+            state.count();
             state.resume_reading();
         }
     }
@@ -334,6 +347,7 @@ impl Process {
             }
             events.push((seq, event));
         }
+        state.count();
         if state.has_credit() {
             state.resume_reading();
         }
@@ -353,7 +367,16 @@ impl Process {
 
     /// Nobody will ask again for what the client has taken: it is not kept any more.
     pub fn keep_nothing(&self) {
-        self.state().log.keep_nothing();
+        let mut state = self.state();
+        state.log.keep_nothing();
+        state.count();
+    }
+
+    /// Gives up the older half of what may be kept; see [`OutputLog::halve`].
+    pub fn halve(&self) {
+        let mut state = self.state();
+        state.log.halve();
+        state.count();
     }
 
     /// The retained output after number `after`; see [`OutputLog::replay`].
@@ -401,6 +424,10 @@ impl Process {
         if stdin.written.is_some() {
             stdin.written = Some(Instant::now());
         }
+        if !stdin.queue.has_accepted(id) && !stdin.share.try_add(bytes.len()) {
+            drop(stdin);
+            return reply(WriteStatus::AllFull);
+        }
         let was_idle = !stdin.queue.wants_writing();
         stdin.queue.push(id, bytes, end && !terminal, reply);
         if was_idle {
@@ -412,6 +439,7 @@ impl Process {
             }
         } else {
             stdin.queue.settle();
+            stdin.count();
         }
     }
 
@@ -509,9 +537,13 @@ impl Process {
     /// Changes the log, and tells whom it concerns.
     pub(super) fn record(self: &Arc<Process>, change: impl FnOnce(&mut State)) {
         let mut due = Vec::new();
+        let mut crowded = None;
         let audience = {
             let mut state = self.state();
             change(&mut state);
+            if state.count() {
+                crowded = state.totals.clone();
+            }
             let State { waiters, log, .. } = &mut *state;
             if !waiters.is_empty() {
                 due.extend(waiters.extract_if(.., |w| log.has_news(w.after)));
@@ -525,6 +557,9 @@ impl Process {
                 .filter(|_| tell)
                 .map(|audience| (audience, is_brief))
         };
+        if crowded.is_some_and(|totals| !totals.make_room()) {
+            self.halve();
+        }
         if let Some((audience, is_brief)) = audience {
             audience.news(self, is_brief);
         }
@@ -568,6 +603,12 @@ impl State {
         self.audience.as_ref().is_some_and(|audience| audience.is_crowded())
     }
 
+    /// Counts what is retained. Returns whether there is too much altogether.
+    fn count(&mut self) -> bool {
+        self.share.set(self.log.weight());
+        self.share.is_of_too_much()
+    }
+
     fn wake(&self) {
         if let Some(wake) = &self.wake {
             // Otherwise it can only fail when it is about to be read anyway.
@@ -586,12 +627,18 @@ impl Stdin {
     pub(super) fn close(&mut self) {
         self.queue.close();
         self.fd = None;
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.share.set(self.queue.queued());
     }
 
     /// Writes what the process takes now, and closes its input when the end is reached.
     pub(super) fn drain(&mut self) {
         let Some(fd) = &self.fd else { return };
         self.queue.drain(|bytes| Ok(nix::unistd::write(fd, bytes)?));
+        self.share.set(self.queue.queued());
         // After an error the command is to see the end, too.
         if self.queue.is_at_end() || self.queue.is_closed() {
             self.fd = None;

@@ -11,6 +11,7 @@ const LIMITS: Limits = Limits {
     },
     stdin_soft: 1000,
     stdin_hard: 2000,
+    totals: None,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -15,6 +15,7 @@ mod run_limits;
 mod start;
 mod stdin_queue;
 mod supervisor;
+mod totals;
 
 pub use crate::sys::mark::Kin;
 pub use block::{BLOCK_BYTES, Block, Bytes};
@@ -25,3 +26,4 @@ pub use program::ProgramError;
 pub use run_limits::{LimitMet, RunLimits};
 pub use start::{Confine, StartError, StartSpec, Stdio, TerminalSize};
 pub use stdin_queue::{StdinQueue, WriteStatus};
+pub use totals::Totals;

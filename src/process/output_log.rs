@@ -111,6 +111,9 @@ const MARKS: usize = 512;
 /// The blocks of evicted output that are kept for the next reads.
 const SPARE_BLOCKS: usize = 2;
 
+/// What an event takes beside its bytes, about.
+const EVENT_BYTES: usize = 64;
+
 /// The events of one process, numbered 1, 2, 3 …: output, exited, closed.
 ///
 /// Bounded by [`Retention`]. While a client is attached, output that it has not taken is never evicted; instead
@@ -189,6 +192,15 @@ impl OutputLog {
         self.taken == Some(0)
     }
 
+    /// Bytes of memory that the retained output takes, or somewhat fewer.
+    pub fn weight(&self) -> usize {
+        if self.bytes == 0 {
+            0
+        } else {
+            self.bytes + self.events.len() * EVENT_BYTES
+        }
+    }
+
     /// Whether more output may be appended without running ahead of an attached client, or of what is acknowledged.
     pub fn has_credit(&self) -> bool {
         let Retention {
@@ -257,6 +269,15 @@ impl OutputLog {
     pub fn keep_nothing(&mut self) {
         self.limits.bytes = 0;
         self.evict();
+    }
+
+    /// Gives up the older half of what may be kept, as far as it may be evicted.
+    pub fn halve(&mut self) {
+        let limits = self.limits;
+        self.limits.bytes /= 2;
+        self.limits.events /= 2;
+        self.evict();
+        self.limits = limits;
     }
 
     /// Whether an attached client has events to take, now: not while the window holds them back.

@@ -13,10 +13,15 @@ pub enum WriteStatus {
     StdinClosed,
     /// More is queued than is allowed.
     Full,
+    /// More is queued of all processes together than is allowed.
+    AllFull,
 }
 
 /// How many write ids are remembered per process, the newest. The number Codex's exec-server remembers.
 const REMEMBERED_IDS: usize = 4096;
+
+/// Small writes are put together up to so many bytes: each by itself would take several times its size.
+const SMALL_BYTES: usize = 4096;
 
 /// Called once with the outcome of a write.
 pub type Reply = Box<dyn FnOnce(WriteStatus) + Send>;
@@ -80,7 +85,10 @@ impl StdinQueue {
         if !bytes.is_empty() {
             self.queued += bytes.len();
             self.total += bytes.len() as u64;
-            self.pieces.push_back(bytes);
+            match self.pieces.back_mut() {
+                Some(last) if last.len() + bytes.len() <= SMALL_BYTES => last.extend_from_slice(&bytes),
+                _ => self.pieces.push_back(bytes),
+            }
         }
         self.waiting
             .push_back((self.total.saturating_sub(self.soft_limit as u64), reply));
@@ -321,6 +329,21 @@ mod tests {
         assert_eq!(queue.queued(), 1);
         queue.push("same", vec![1], false, replies.expect(0));
         assert_eq!(queue.queued(), 2);
+    }
+
+    #[test]
+    fn small_writes_take_little_more_than_their_bytes() {
+        let (mut queue, replies) = (StdinQueue::new(1 << 20, 1 << 20), Replies::default());
+        for i in 0..100_000_u32 {
+            queue.push("", vec![i as u8], false, replies.expect(i));
+        }
+        assert!(queue.pieces.len() <= 2 * 100_000 / SMALL_BYTES);
+        let mut written = Vec::new();
+        queue.drain(|bytes| {
+            written.extend_from_slice(&bytes[..bytes.len().min(1000)]);
+            Ok(bytes.len().min(1000))
+        });
+        assert!(written.iter().copied().eq((0..100_000_u32).map(|i| i as u8)));
     }
 
     #[test]

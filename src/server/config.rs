@@ -1,7 +1,8 @@
 //! Every limit of the server.
 
-use crate::process;
+use crate::process::{self, Totals};
 use crate::protocol::message;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The limits of a server, each with its reason. Meeting one is answered with an error wherever the wire allows.
@@ -35,6 +36,9 @@ pub struct ServerConfig {
     pub retain_bytes: usize,
     /// Events that are retained per process, whatever their size.
     pub retain_events: usize,
+    /// Bytes of output that are retained of all processes together. When it is met, what is retained of ended processes
+    /// goes, the one that ended first in front; then the running ones keep half of `retain_bytes`; then none is started.
+    pub retain_total_bytes: usize,
     /// Bytes of a process's output that an attached client may lag behind before its reading pauses.
     pub credit_bytes: usize,
     /// Bytes of a process's output that are sent ahead of what its client has acknowledged, if the client does that.
@@ -44,20 +48,33 @@ pub struct ServerConfig {
     pub stdin_soft_bytes: usize,
     /// Bytes of queued input of a process from which on writes are refused. Room for one largest message.
     pub stdin_hard_bytes: usize,
+    /// Bytes of queued input of all processes together from which on writes are refused.
+    pub stdin_total_bytes: usize,
     /// Connections at one time.
     pub max_connections: usize,
+    /// Connections whose HTTP request is not complete. Above it the oldest of these is closed, so that those who never
+    /// complete theirs keep nobody out.
+    pub max_handshakes: usize,
     /// Sessions at one time, attached or not.
     pub max_sessions: usize,
     /// Processes of one session, running or retained.
     pub max_processes: usize,
+    /// Processes of all sessions that have not had their last event.
+    pub max_running: usize,
+    /// Requests of one connection that are not answered.
+    pub max_requests: usize,
     /// Reads of one connection that wait for something to happen.
     pub max_long_polls: usize,
     /// File calls of one connection that are not finished.
     pub max_file_calls: usize,
+    /// Files of one connection that are open by `fs/open`. Codex's exec-server has 128.
+    pub max_file_handles: usize,
     /// Threads for file calls. Two keep two CPUs busy; the others are only started while those hang.
     pub max_file_workers: usize,
     /// How long a client may take for its HTTP request.
     pub upgrade_timeout: Duration,
+    /// How long a WebSocket client may take then to open or resume a session. Longer than clients go on trying to.
+    pub initialize_timeout: Duration,
     /// How often a WebSocket client is pinged that says nothing. Codex's exec-server does it every 30 s.
     pub ping_interval: Duration,
     /// How long a WebSocket client may be silent before it is taken for dead.
@@ -87,17 +104,24 @@ impl Default for ServerConfig {
             retain_ended: Duration::from_secs(80),
             retain_bytes: MIB,
             retain_events: 16 * KIB,
+            retain_total_bytes: 256 * MIB,
             credit_bytes: 256 * KIB,
             ack_window_bytes: 512 * KIB,
             stdin_soft_bytes: MIB,
             stdin_hard_bytes: 64 * MIB,
+            stdin_total_bytes: 256 * MIB,
             max_connections: 4096,
+            max_handshakes: 256,
             max_sessions: 4096,
             max_processes: 16 * KIB,
+            max_running: 4096,
+            max_requests: 16 * KIB,
             max_long_polls: 1024,
             max_file_calls: 4096,
+            max_file_handles: 128,
             max_file_workers: 64,
             upgrade_timeout: Duration::from_secs(10),
+            initialize_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(30),
             silence_limit: Duration::from_secs(90),
             probe_limit: Duration::from_secs(5),
@@ -108,8 +132,8 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// The limits of one process.
-    pub fn process(&self) -> process::Limits {
+    /// The limits of one process, of those that share `totals`.
+    pub(super) fn process(&self, totals: &Arc<Totals>) -> process::Limits {
         process::Limits {
             retention: process::Retention {
                 bytes: self.retain_bytes,
@@ -119,6 +143,7 @@ impl ServerConfig {
             },
             stdin_soft: self.stdin_soft_bytes,
             stdin_hard: self.stdin_hard_bytes,
+            totals: Some(totals.clone()),
         }
     }
 }

@@ -154,8 +154,13 @@ impl Dispatcher {
     }
 
     fn request(&mut self, id: RequestId, method: &str, params: Params) {
-        let responder = self.outbox.responder(id);
+        let (responder, unanswered) = self.outbox.responder(id);
         defect::point("dispatcher", || method);
+        let limit = self.context.server.config.max_requests;
+        if unanswered > limit && !is_answered_at_once(method) {
+            let error = format!("too many requests are unanswered: a connection may have {limit}");
+            return responder.fail(&RpcError::internal(error));
+        }
         if method == "initialize" {
             return match (&self.context.handshake, decode(&params)) {
                 // On the first wire it may be repeated, with any params.
@@ -233,6 +238,7 @@ impl Dispatcher {
                 }
             }
         };
+        self.outbox.set_session();
         self.context.handshake = Handshake::Ready(client);
         Ok(())
     }
@@ -286,6 +292,7 @@ impl Dispatcher {
             params.client_name.escape_debug(),
             session.id()
         );
+        self.outbox.set_session();
         self.welcome(responder, &session);
         session.attach_processes(&self.outbox);
         self.context.handshake = Handshake::Initialized(Client {
@@ -309,6 +316,14 @@ impl Context {
             "client must {missing} before using {family} methods"
         )))
     }
+}
+
+/// What is wanted most when nothing else goes on, and adds nothing to that.
+fn is_answered_at_once(method: &str) -> bool {
+    matches!(
+        method,
+        "process/terminate" | "command/exec/terminate" | "process/list" | "environment/status"
+    )
 }
 
 /// What carries out a request: decodes its parameters, checks the handshake, answers now or later.

@@ -42,7 +42,7 @@ impl FileCalls {
         let shared = Shared {
             order: Mutex::new(PathOrder::new()),
             workers: server.workers.clone(),
-            handles: FileHandles::new(),
+            handles: FileHandles::new(server.config.max_file_handles),
             watches: MissingWatches::new(outbox),
             memory: server.memory.clone(),
             patience: Patience::default(),

@@ -19,7 +19,7 @@
 use super::dispatcher::{Context, decode};
 use super::outbox::{Responder, Wire};
 use super::params::Params;
-use super::process_calls::{Start, known_process, launch, stdin_full};
+use super::process_calls::{Start, all_stdin_full, known_process, launch, stdin_full};
 use crate::process::env_policy::child_environment;
 use crate::process::{Process, RunLimits, StartSpec, Stdio, TerminalSize, WriteStatus};
 use crate::protocol::error::RpcError;
@@ -34,7 +34,7 @@ pub(super) fn exec(context: &Context, responder: Responder, params: Params) {
         if params.argv.is_empty() {
             return Err(RpcError::invalid_params("argv must not be empty"));
         }
-        let mut limits = context.server.config.process();
+        let mut limits = context.server.config.process(&context.server.totals);
         limits.retention.bytes = limits.retention.bytes.min(params.output_bytes_cap);
         let stdio = if params.tty {
             Stdio::Terminal(TerminalSize::default())
@@ -69,13 +69,15 @@ pub(super) fn write(context: &Context, responder: Responder, params: Params) {
         Err(error) => return responder.fail(&error),
     };
     let (id, tty) = (process.shared_id(), process.snapshot().tty);
-    let limit = context.server.config.stdin_hard_bytes;
+    let config = &context.server.config;
+    let (limit, total) = (config.stdin_hard_bytes, config.stdin_total_bytes);
     let reply = move |status| {
         responder.answer(match status {
             WriteStatus::Accepted => Ok(WriteResponse { accepted: true }),
             WriteStatus::StdinClosed if tty => Err(RpcError::internal("failed to write to process stdin")),
             WriteStatus::StdinClosed => Err(RpcError::invalid_request(format!("stdin is closed for process {id}"))),
             WriteStatus::Full => Err(stdin_full(&id, limit)),
+            WriteStatus::AllFull => Err(all_stdin_full(total)),
         });
     };
     process.write("", input, false, Box::new(reply));

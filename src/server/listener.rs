@@ -1,10 +1,10 @@
 //! WebSocket clients: from the listening socket to the upgraded connection.
 
-use super::Server;
 use super::connection::{Connection, spawn};
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::stream_sink::StreamSink;
+use super::{Present, Server};
 use crate::process::Audience;
 use crate::sys::defect;
 use crate::transport::auth::{Authorizer, Identity};
@@ -16,18 +16,50 @@ use log::{debug, error, info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A socket that WebSocket clients connect to.
 pub struct WebSocketListener {
     listener: TcpListener,
     authorizer: Arc<Authorizer>,
+    handshakes: Arc<Handshakes>,
+}
+
+/// Connections whose HTTP request is not complete, the oldest in front.
+#[derive(Default)]
+struct Handshakes(Mutex<VecDeque<Arc<TcpStream>>>);
+
+impl Handshakes {
+    /// One more; above `limit`, the oldest goes.
+    fn enter(&self, stream: &Arc<TcpStream>, limit: usize) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= limit
+            && let Some(oldest) = all.pop_front()
+        {
+            // Its thread finds nothing more to read, and says why.
+            let _ = oldest.shutdown(Shutdown::Read);
+        }
+        all.push_back(stream.clone());
+    }
+
+    /// Whether it did not have to go.
+    fn has(&self, stream: &Arc<TcpStream>) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|other| Arc::ptr_eq(other, stream))
+    }
+
+    /// One less.
+    fn leave(&self, stream: &Arc<TcpStream>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| !Arc::ptr_eq(other, stream));
+    }
 }
 
 impl WebSocketListener {
@@ -42,6 +74,7 @@ impl WebSocketListener {
         Ok(WebSocketListener {
             listener,
             authorizer: Arc::new(authorizer),
+            handshakes: Arc::default(),
         })
     }
 
@@ -109,34 +142,29 @@ impl WebSocketListener {
         }
     }
 
-    fn admit(&self, server: &Arc<Server>, mut stream: TcpStream, peer: SocketAddr) {
-        let Some(present) = server.connections.enter(server.config.max_connections) else {
-            warn!(
-                "client {peer} is turned away: {} connections are open",
-                server.config.max_connections
-            );
-            let _ = stream.set_write_timeout(Some(Duration::from_millis(1)));
-            let _ =
-                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            return;
-        };
+    fn admit(&self, server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
         defect::point("listener", || {
             self.listener
                 .local_addr()
                 .map_or_else(|_| String::new(), |address| address.port().to_string())
         });
-        let (server, authorizer) = (server.clone(), self.authorizer.clone());
+        let (server, authorizer, handshakes) = (server.clone(), self.authorizer.clone(), self.handshakes.clone());
+        let stream = Arc::new(stream);
+        handshakes.enter(&stream, server.config.max_handshakes);
+        let waiting = stream.clone();
         let outcome = spawn("reader", move || {
-            let upgraded = match upgrade(&mut stream, &authorizer, server.config.upgrade_timeout) {
-                Ok(Some((early, identity))) => start(&server, stream, early, identity, present),
-                Ok(None) => return,
-                Err(e) => Err(e),
-            };
-            if let Err(e) = upgraded {
+            let upgraded = upgrade(&stream, &authorizer, &handshakes, &server);
+            handshakes.leave(&stream);
+            let outcome = upgraded.and_then(|upgraded| match upgraded {
+                Some(upgraded) => start(&server, stream, upgraded),
+                None => Ok(()),
+            });
+            if let Err(e) = outcome {
                 log_end(&format!("client {peer} did not become a WebSocket"), &e);
             }
         });
         if let Err(e) = outcome {
+            self.handshakes.leave(&waiting);
             error!("client {peer} is turned away: {e}");
         }
     }
@@ -152,35 +180,78 @@ fn is_short_of_descriptors(e: &io::Error) -> bool {
     )
 }
 
-/// Answers the HTTP request. If it becomes a WebSocket, returns what has come after it, and who has sent it.
+/// The status for whoever there is no room for.
+const UNAVAILABLE: &str = "503 Service Unavailable";
+
+/// What has become a WebSocket.
+struct Upgraded {
+    /// What has come after the request.
+    early: Vec<u8>,
+    /// Who has sent it.
+    identity: Identity,
+    present: Present,
+}
+
+/// Answers the HTTP request; `None` if it does not become a WebSocket.
 fn upgrade(
-    stream: &mut TcpStream,
+    stream: &Arc<TcpStream>,
     authorizer: &Authorizer,
-    limit: Duration,
-) -> io::Result<Option<(Vec<u8>, Identity)>> {
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(limit))?;
+    handshakes: &Handshakes,
+    server: &Server,
+) -> io::Result<Option<Upgraded>> {
+    let limit = server.config.upgrade_timeout;
     let deadline = Instant::now() + limit;
-    let mut head = Vec::new();
-    loop {
-        match http::examine(&head, authorizer) {
-            Verdict::Upgrade {
-                accept,
-                identity,
-                head_len,
-            } => {
-                stream.write_all(&http::upgrade_response(&accept))?;
+    let examined = examine(stream, authorizer, limit, deadline);
+    let mut output = &**stream;
+    let response = match examined {
+        // Those that are turned away count until they are gone.
+        _ if !handshakes.has(stream) => {
+            let text = "too many connections without a complete request";
+            output.write_all(&http::refusal(UNAVAILABLE, text))?;
+            return Ok(None);
+        }
+        Err(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
+            http::refusal("408 Request Timeout", "the request did not come in time")
+        }
+        Err(e) => return Err(e),
+        Ok((Ok((upgrade, identity)), early)) => {
+            let limit = server.config.max_connections;
+            if let Some(present) = server.connections.enter(limit) {
+                handshakes.leave(stream);
+                output.write_all(&upgrade)?;
                 stream.set_read_timeout(None)?;
                 stream.set_write_timeout(None)?;
-                return Ok(Some((head.split_off(head_len), identity)));
+                return Ok(Some(Upgraded {
+                    early,
+                    identity,
+                    present,
+                }));
             }
-            Verdict::Respond(response) => {
-                stream.write_all(&response)?;
-                linger(stream, deadline);
-                return Ok(None);
-            }
-            Verdict::Incomplete => {}
+            let text = format!("too many connections: the server has its limit of {limit}");
+            warn!("a client is turned away: {text}");
+            http::refusal(UNAVAILABLE, &text)
         }
+        Ok((Err(response), _)) => response,
+    };
+    output.write_all(&response)?;
+    linger(stream, deadline.max(Instant::now() + Duration::from_millis(100)));
+    Ok(None)
+}
+
+/// What an HTTP request is answered with: the upgrade, and who it is for, or anything else. And what came behind it.
+type Examined = (Result<(Vec<u8>, Identity), Vec<u8>>, Vec<u8>);
+
+/// Reads until it is clear what to do about the HTTP request, and returns that with all that was read.
+fn examine(
+    mut stream: &TcpStream,
+    authorizer: &Authorizer,
+    limit: Duration,
+    deadline: Instant,
+) -> io::Result<Examined> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(limit))?;
+    let mut head = Vec::new();
+    loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -194,12 +265,24 @@ fn upgrade(
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
+        match http::examine(&head, authorizer) {
+            Verdict::Incomplete => {}
+            Verdict::Respond(response) => return Ok((Err(response), head)),
+            Verdict::Upgrade {
+                accept,
+                identity,
+                head_len,
+            } => {
+                let early = head.split_off(head_len);
+                return Ok((Ok((http::upgrade_response(&accept), identity)), early));
+            }
+        }
     }
 }
 
 /// Waits for the client to close after a response: closing with something unread would reset the connection, and the
 /// response might never be seen.
-fn linger(stream: &mut TcpStream, deadline: Instant) {
+fn linger(mut stream: &TcpStream, deadline: Instant) {
     let deadline = deadline.min(Instant::now() + Duration::from_secs(1));
     let mut rest = [0; 2048];
     let _ = stream.shutdown(Shutdown::Write);
@@ -215,16 +298,14 @@ fn linger(stream: &mut TcpStream, deadline: Instant) {
 }
 
 /// Runs an upgraded connection; returns when nothing more comes in.
-fn start(
-    server: &Arc<Server>,
-    stream: TcpStream,
-    early: Vec<u8>,
-    identity: Identity,
-    present: super::Present,
-) -> io::Result<()> {
+fn start(server: &Arc<Server>, socket: Arc<TcpStream>, upgraded: Upgraded) -> io::Result<()> {
+    let Upgraded {
+        early,
+        identity,
+        present,
+    } = upgraded;
     // What is in flight when the connection is cut must be less than what is retained.
-    setsockopt(&stream, sockopt::SndBuf, &server.config.socket_send_bytes)?;
-    let socket = Arc::new(stream);
+    setsockopt(&socket, sockopt::SndBuf, &server.config.socket_send_bytes)?;
     let cut = socket.clone();
     let (outbox, flow, bell) = Outbox::new(
         &server.config,
@@ -252,6 +333,7 @@ fn start(
     let sink = StreamSink::new(output, Framing::WebSocket, server.config.batch_bytes);
     let (conversation, writer) = connection.open(flow, bell, Box::new(sink))?;
     server.keep_alive(&outbox);
+    server.expect_session(&outbox);
     Reader::new(conversation, writer).run(source);
     discard(&socket);
     Ok(())
@@ -299,6 +381,27 @@ fn discard(mut socket: &TcpStream) {
 }
 
 impl Server {
+    /// Turns a client away that is there for no session.
+    fn expect_session(&self, outbox: &Arc<Outbox>) {
+        let (awaited, janitor) = (Arc::downgrade(outbox), self.janitor.clone());
+        let (limit, drain_limit) = (self.config.initialize_timeout, self.config.drain_limit);
+        self.janitor.after(limit, move || {
+            let Some(outbox) = awaited.upgrade().filter(|outbox| !outbox.has_session()) else {
+                return;
+            };
+            info!(
+                "client {} has no session after {limit:?}: its connection is closed",
+                outbox.id()
+            );
+            outbox.close(1008, "there was no initialize in time");
+            janitor.after(drain_limit, move || {
+                if let Some(outbox) = awaited.upgrade() {
+                    outbox.cut();
+                }
+            });
+        });
+    }
+
     /// Pings a client that says nothing for a while, and cuts it off when it says nothing for long.
     fn keep_alive(self: &Arc<Server>, outbox: &Arc<Outbox>) {
         let (server, watched) = (Arc::downgrade(self), Arc::downgrade(outbox));

@@ -37,8 +37,9 @@ pub use config::ServerConfig;
 pub use listener::WebSocketListener;
 
 use crate::files::LocalDevices;
-use crate::process::kill_family;
+use crate::process::{Totals, kill_family};
 use crate::protocol::environment::EnvironmentInfo;
+use crate::protocol::error::RpcError;
 use crate::sandbox::Enforcer;
 use crate::transport::large_memory::LargeMemory;
 use crate::transport::memory::ServerEnd;
@@ -71,6 +72,8 @@ pub struct Server {
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
     /// Processes that have not had their last event, and those being started.
     live_processes: Count,
+    /// What all processes have together.
+    totals: Arc<Totals>,
     is_shutting_down: AtomicBool,
 }
 
@@ -99,6 +102,7 @@ impl Server {
             writers: Count::default(),
             outboxes: Mutex::default(),
             live_processes: Count::default(),
+            totals: Totals::new(config.retain_total_bytes, config.stdin_total_bytes),
             is_shutting_down: AtomicBool::new(false),
             config,
         })
@@ -146,6 +150,25 @@ impl Server {
         }
         self.live_processes.wait_zero(self.config.shutdown_limit);
         self.writers.wait_zero(self.config.shutdown_limit);
+    }
+
+    /// Lets one more process be there, if there is room for what it will say.
+    fn admit_process(&self) -> Result<Present, RpcError> {
+        if !self.totals.make_room() {
+            for session in self.sessions.all() {
+                session.halve_processes();
+            }
+            if !self.totals.make_room() {
+                return Err(RpcError::internal(format!(
+                    "too much output is retained: all processes together may have {} bytes",
+                    self.config.retain_total_bytes
+                )));
+            }
+        }
+        let limit = self.config.max_running;
+        self.live_processes
+            .enter(limit)
+            .ok_or_else(|| RpcError::internal(format!("too many processes run: the server has its limit of {limit}")))
     }
 
     /// Ends a session and everything in it; with `detachments` see [`Sessions::close`].

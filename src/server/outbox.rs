@@ -53,6 +53,7 @@ pub struct Outbox {
     on_broken: Box<dyn Fn() + Send + Sync>,
     /// It was asked for a sign of life because its session is wanted.
     is_probed: AtomicBool,
+    has_session: AtomicBool,
     /// Requests whose answer is still being worked on.
     unanswered: Mutex<usize>,
     all_answered: Condvar,
@@ -122,6 +123,7 @@ impl Outbox {
             broken: AtomicBool::new(false),
             on_broken,
             is_probed: AtomicBool::new(false),
+            has_session: AtomicBool::new(false),
             unanswered: Mutex::new(0),
             all_answered: Condvar::new(),
             heard: AtomicU64::new(0),
@@ -269,13 +271,25 @@ impl Outbox {
         let _ = self.all_answered.wait_timeout_while(unanswered, limit, |n| *n > 0);
     }
 
-    /// A request to be answered later.
-    pub(super) fn responder(self: &Arc<Outbox>, id: RequestId) -> Responder {
-        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Responder {
+    /// A request to be answered later, and how many there are with it.
+    pub(super) fn responder(self: &Arc<Outbox>, id: RequestId) -> (Responder, usize) {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        *unanswered += 1;
+        let responder = Responder {
             outbox: self.clone(),
             id: Some(id),
-        }
+        };
+        (responder, *unanswered)
+    }
+
+    /// The client has a session.
+    pub(super) fn set_session(&self) {
+        self.has_session.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has a session.
+    pub(super) fn has_session(&self) -> bool {
+        self.has_session.load(Ordering::Relaxed)
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn start(context: &Context, responder: Responder, params: Params) {
     let checked = decode::<ExecParams>(&params).and_then(|mut params| {
         let client = context.client("exec")?;
         let spec = start_spec(&context.server, client.session.kin().command(), &mut params)?;
-        let mut limits = context.server.config.process();
+        let mut limits = context.server.config.process(&context.server.totals);
         if params.ack_output || client.ack_output {
             limits.retention.ack_window = Some(context.server.config.ack_window_bytes);
         }
@@ -66,8 +66,12 @@ pub(super) fn launch(context: &Context, responder: Responder, start: Result<Star
         Ok(start) => start,
         Err(error) => return responder.fail(&error),
     };
-    let mut responder = Some(responder);
     let server = &context.server;
+    let present = match server.admit_process() {
+        Ok(present) => present,
+        Err(error) => return responder.fail(&error),
+    };
+    let mut responder = Some(responder);
     let added = session.add_process(&id, server.config.max_processes, |outbox| {
         let starter = Starter {
             id: id.clone(),
@@ -75,7 +79,7 @@ pub(super) fn launch(context: &Context, responder: Responder, start: Result<Star
             server: Arc::downgrade(server),
             responder: responder.take(),
             wire,
-            _present: server.live_processes.enter(usize::MAX),
+            _present: present,
         };
         let audience = outbox.map(|outbox| outbox.audience(wire));
         Process::new(&id, spec.stdio, limits, audience, Box::new(starter))
@@ -95,7 +99,7 @@ struct Starter {
     responder: Option<Responder>,
     wire: Wire,
     /// Counts it among the server's live processes.
-    _present: Option<Present>,
+    _present: Present,
 }
 
 impl Owner for Starter {
@@ -320,11 +324,13 @@ pub(super) fn write(context: &Context, responder: Responder, params: Params) {
         Ok(Err(status)) => responder.ok(&status),
         Ok(Ok((process, params, input))) => {
             let id = params.process_id.as_ref().to_owned();
-            let limit = context.server.config.stdin_hard_bytes;
+            let config = &context.server.config;
+            let (limit, total) = (config.stdin_hard_bytes, config.stdin_total_bytes);
             let reply = move |status| match status {
                 WriteStatus::Accepted => responder.ok(&WriteResponse::Accepted),
                 WriteStatus::StdinClosed => responder.ok(&WriteResponse::StdinClosed),
                 WriteStatus::Full => responder.fail(&stdin_full(&id, limit)),
+                WriteStatus::AllFull => responder.fail(&all_stdin_full(total)),
             };
             let write_id = params.write_id.as_deref().unwrap_or_default();
             process.write(write_id, input, params.close_stdin, Box::new(reply));
@@ -336,6 +342,13 @@ pub(super) fn write(context: &Context, responder: Responder, params: Params) {
 pub(super) fn stdin_full(id: &str, limit: usize) -> RpcError {
     RpcError::internal(format!(
         "stdin of process {id} is full: it may have {limit} bytes that it has not read"
+    ))
+}
+
+/// That all processes together have as much unread input as is allowed.
+pub(super) fn all_stdin_full(limit: usize) -> RpcError {
+    RpcError::internal(format!(
+        "the server is full of input: all processes together may have {limit} bytes that they have not read"
     ))
 }
 

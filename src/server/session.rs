@@ -63,6 +63,14 @@ impl Session {
         self.inner().processes.values().cloned().collect()
     }
 
+    /// Has all processes give up half of what they retain.
+    pub(super) fn halve_processes(&self) {
+        let processes: Vec<_> = self.inner().all().cloned().collect();
+        for process in processes {
+            process.halve();
+        }
+    }
+
     /// Adds the process that `create` returns, told to which connection it belongs. Its start is under way from now on
     /// until [`start_settled`](Session::start_settled). One that had the name before says no more: nobody could tell
     /// the two apart.
@@ -128,6 +136,7 @@ impl Session {
         }
         inner.ended.push_back(process.clone());
         drop(inner);
+        server.totals.ended(process);
         let (session, process) = (Arc::downgrade(self), Arc::downgrade(process));
         server.janitor.after(server.config.retain_ended, move || {
             if let (Some(session), Some(process)) = (session.upgrade(), process.upgrade()) {

@@ -56,6 +56,11 @@ pub fn upgrade_response(accept: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A whole response that turns a client away, and says why.
+pub fn refusal(status: &'static str, text: &str) -> Vec<u8> {
+    Response::text(status, text).write(true)
+}
+
 fn examine_at(bytes: &[u8], auth: &Authorizer, now: SystemTime) -> Verdict {
     let head_len = match head_length(bytes) {
         Ok(Some(length)) => length,

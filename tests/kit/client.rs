@@ -65,7 +65,7 @@ impl Client {
         })
     }
 
-    pub(super) fn of_websocket(url: &str) -> Client {
+    pub(crate) fn of_websocket(url: &str) -> Client {
         let stream = TcpStream::connect(url.strip_prefix("ws://").unwrap()).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();

@@ -73,6 +73,7 @@ impl Unshared {
             },
             stdin_soft: 1000,
             stdin_hard: 1000,
+            totals: None,
         };
         let (tell, told) = channel();
         let process = Process::new("p", Stdio::Pipes { stdin: false }, limits, None, Box::new(Teller(tell)));
