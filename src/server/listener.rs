@@ -389,10 +389,6 @@ impl Server {
             let Some(outbox) = awaited.upgrade().filter(|outbox| !outbox.has_session()) else {
                 return;
             };
-            info!(
-                "client {} has no session after {limit:?}: its connection is closed",
-                outbox.id()
-            );
             outbox.close(1008, "there was no initialize in time");
             janitor.after(drain_limit, move || {
                 if let Some(outbox) = awaited.upgrade() {

@@ -265,7 +265,6 @@ impl Sessions {
     ) -> Result<Arc<Session>, ResumeError> {
         let session = self.sessions().get(id).cloned().ok_or(ResumeError::Unknown)?;
         if session.identity != *identity {
-            info!("somebody else wants session {id}");
             return Err(ResumeError::Unknown);
         }
         let mut inner = session.inner();
