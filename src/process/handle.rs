@@ -365,6 +365,11 @@ impl Process {
         });
     }
 
+    /// Whether it may be forgotten once it has ended; see [`OutputLog::is_told`].
+    pub fn is_told(&self) -> bool {
+        self.state().log.is_told()
+    }
+
     /// Nobody will ask again for what the client has taken: it is not kept any more.
     pub fn keep_nothing(&self) {
         let mut state = self.state();

@@ -285,6 +285,15 @@ impl OutputLog {
         self.next_to_take().is_some()
     }
 
+    /// Whether an attached client has taken all events there are. Without one: whether none of them has to be
+    /// acknowledged.
+    pub fn is_told(&self) -> bool {
+        match self.taken {
+            Some(_) => self.untaken_events() == 0,
+            None => !self.is_acknowledged(),
+        }
+    }
+
     /// The next event for the attached client, with its number.
     pub fn take(&mut self) -> Option<(u64, Event)> {
         let (seq, event) = self.next_to_take()?;

@@ -1,6 +1,7 @@
 //! Sessions: processes that outlive the connection they were started on.
 
 use super::Server;
+use super::janitor::Janitor;
 use super::outbox::Outbox;
 use crate::process::{Audience, Kin, Process};
 use crate::protocol::error::RpcError;
@@ -11,6 +12,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// How soon it is tried again to forget a process, at the soonest.
+const MIN_FORGET_AGAIN: Duration = Duration::from_millis(100);
 
 /// The processes of one client, under the names it gave them.
 pub struct Session {
@@ -89,7 +93,8 @@ impl Session {
         }
         if inner.processes.len() + inner.nameless.len() >= limit {
             // What has ended gives way to what is to start.
-            let Some(oldest) = inner.ended.pop_front() else {
+            let oldest = inner.ended.iter().position(|process| process.is_told());
+            let Some(oldest) = oldest.and_then(|oldest| inner.ended.remove(oldest)) else {
                 return Err(RpcError::internal(format!(
                     "too many processes: a session may have {limit}"
                 )));
@@ -137,10 +142,21 @@ impl Session {
         inner.ended.push_back(process.clone());
         drop(inner);
         server.totals.ended(process);
-        let (session, process) = (Arc::downgrade(self), Arc::downgrade(process));
-        server.janitor.after(server.config.retain_ended, move || {
-            if let (Some(session), Some(process)) = (session.upgrade(), process.upgrade()) {
+        self.forget_later(process, server.janitor.clone(), server.config.retain_ended);
+    }
+
+    /// Forgets a process after that time, or some time after it when a client that is slow, or acknowledges late, has not
+    /// been told everything by then.
+    fn forget_later(self: &Arc<Session>, process: &Arc<Process>, janitor: Janitor, after: Duration) {
+        let (session, process, again) = (Arc::downgrade(self), Arc::downgrade(process), janitor.clone());
+        janitor.after(after, move || {
+            let (Some(session), Some(process)) = (session.upgrade(), process.upgrade()) else {
+                return;
+            };
+            if process.is_told() {
                 session.forget(&process);
+            } else {
+                session.forget_later(&process, again, after.max(MIN_FORGET_AGAIN));
             }
         });
     }

@@ -290,6 +290,11 @@ impl Checked {
         let retained: usize = self.events[self.base as usize - 1..].iter().map(|e| e.bytes()).sum();
         assert_eq!(self.log.retained_bytes(), retained);
         let untaken = self.taken.map_or(&[][..], |taken| &self.events[taken as usize..]);
+        let is_told = match self.taken {
+            Some(_) => untaken.is_empty(),
+            None => self.limits.ack_window.is_none(),
+        };
+        assert_eq!(self.log.is_told(), is_told);
         let untaken_bytes: usize = untaken.iter().map(|e| e.bytes()).sum();
         let unacked = self
             .limits
