@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "checks/env_policy.rs"]
+mod env_policy;
 #[path = "checks/frames.rs"]
 mod frames;
 #[path = "checks/lines.rs"]
@@ -11,10 +13,14 @@ mod lines;
 mod message;
 #[path = "checks/output_log.rs"]
 mod output_log;
+#[path = "checks/path_uri.rs"]
+mod path_uri;
 #[path = "checks/sandbox_policy.rs"]
 mod sandbox_policy;
 #[path = "checks/stdin_queue.rs"]
 mod stdin_queue;
+#[path = "checks/upgrade.rs"]
+mod upgrade;
 
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
@@ -62,4 +68,19 @@ fn policies_and_the_files_they_are_about() {
     replay("sandbox_policy", |input| {
         sandbox_policy::check_input(input);
     });
+}
+
+#[test]
+fn new_connections_in_pieces() {
+    replay("upgrade", upgrade::check);
+}
+
+#[test]
+fn uris_of_paths() {
+    replay("path_uri", path_uri::check);
+}
+
+#[test]
+fn environments_of_commands() {
+    replay("env_policy", env_policy::check_input);
 }
