@@ -174,6 +174,11 @@ fn is_odd(wire: &[u8]) -> bool {
         || !lines[0].starts_with("get / http/1.1")
         || !target.bytes().all(|byte| byte.is_ascii_graphic())
         || base64_is_odd(head)
+        // What stands between white space, not commas, is no member of a list.
+        || !lines.iter().any(|line| {
+            let list = line.strip_prefix("connection:").unwrap_or_default();
+            list.split(',').any(|member| member.trim() == "upgrade")
+        })
 }
 
 /// Whether the last bits of the key, which mean nothing, are not 0.
