@@ -5,4 +5,13 @@
 #[path = "../../tests/checks/session.rs"]
 mod session;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| session::check_input(input));
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+libfuzzer_sys::fuzz_target!(
+    // As in every Rust program, but for one whose `main` is a fuzzer's.
+    // SAFETY: no handler of ours is called.
+    init: unsafe {
+        let _ = signal(Signal::SIGPIPE, SigHandler::SigIgn);
+    },
+    |input: &[u8]| session::check_input(input)
+);

@@ -159,10 +159,8 @@ pub fn parse(text: &str) -> Result<PathBuf, PathUriError> {
         Some(rest) => rest.split_at(rest.find(is_slash).unwrap_or(rest.len())),
         None => ("", hierarchy),
     };
-    if is_drive(host.as_bytes()) {
-        return Err(PathUriError::not_here(PathUriErrorKind::InvalidRequest, text));
-    }
-    let foreign_host = is_foreign(host)?;
+    // A drive where the host should be is the start of the path.
+    let foreign_host = is_drive(host.as_bytes()) || is_foreign(host)?;
     match rest[hierarchy.len()..].chars().next() {
         Some('?') => {
             return Err(PathUriError::params("query parameters are not allowed in path URIs"));
@@ -435,6 +433,16 @@ mod tests {
             ),
             (
                 "file:///srv/a#f",
+                InvalidParams,
+                "fragments are not allowed in path URIs",
+            ),
+            (
+                "file://C:/srv/a?x=1",
+                InvalidParams,
+                "query parameters are not allowed in path URIs",
+            ),
+            (
+                "file://C:/srv/a#f",
                 InvalidParams,
                 "fragments are not allowed in path URIs",
             ),
