@@ -7,12 +7,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use exec_server::server::{Server, ServerConfig};
 use exec_server::transport::memory::{self, ClientEnd};
+use exec_server::transport::outlet::Outlet;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::BufReader;
 use std::net::Shutdown;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::sync::mpsc::channel;
@@ -164,6 +166,11 @@ fn run(input: &[u8]) {
     let wire = if mode & mode::LINES != 0 {
         let (ours, theirs) = UnixStream::pair().expect("a socket");
         let output = theirs.try_clone().expect("a descriptor");
+        let output = match mode & mode::SMALL_COUNTS {
+            0 => Outlet::of_file(OwnedFd::from(output).into()),
+            // As if it could only be waited for.
+            _ => Outlet::Stream(Box::new(output)),
+        };
         let cut = theirs.try_clone().expect("a descriptor");
         ours.set_read_timeout(Some(DEADLINE)).expect("a time limit");
         let ended = move || {
