@@ -6,7 +6,7 @@ use crate::protocol::bytes;
 use crate::protocol::message::{RequestId, write_json_string};
 use crate::transport::Framing;
 use std::borrow::Cow;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// Framed messages that are to be written in one go.
 pub(super) struct Batch {
@@ -72,13 +72,21 @@ impl Batch {
 
     /// Adds a message of `len` bytes that `write` adds.
     fn frame(&mut self, len: usize, write: impl FnOnce(&mut Batch)) {
-        let mut room = [0; 10];
-        let header = self.framing.header(len, &mut room);
-        self.reserve(header.len() + len + 1);
-        self.raw(header);
+        self.reserve(len + 16);
+        self.header(len);
         let start = self.len;
         write(self);
         debug_assert_eq!(self.len - start, len);
+        self.trailer();
+    }
+
+    fn header(&mut self, len: usize) {
+        let mut room = [0; 10];
+        let header = self.framing.header(len, &mut room);
+        self.raw(header);
+    }
+
+    fn trailer(&mut self) {
         self.raw(self.framing.trailer());
     }
 
@@ -156,8 +164,18 @@ pub(super) fn event(batch: &mut Batch, process_id: &str, wire: Wire, seq: u64, e
     batch.scratch = head;
 }
 
-/// Adds the answer to a `process/read`. If `raw`, it has empty strings for the output.
-pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay, raw: bool) {
+/// Adds the answer to a `process/read`. If `raw`, it has empty strings for the output. `between` is called after each
+/// chunk and may take what there is by then: such an answer can be large, and its reader need not wait for all of it.
+///
+/// # Errors
+/// Those of `between`.
+pub(super) fn replay(
+    batch: &mut Batch,
+    id: &RequestId,
+    replay: &Replay,
+    raw: bool,
+    between: &mut dyn FnMut(&mut Batch) -> io::Result<()>,
+) -> io::Result<()> {
     let mut head = Vec::new();
     let _ = write!(head, r#"{{"id":{id},"result":{{"chunks":["#);
     let mut prefixes = Vec::with_capacity(replay.chunks.len());
@@ -199,15 +217,17 @@ pub(super) fn replay(batch: &mut Batch, id: &RequestId, replay: &Replay, raw: bo
     let sizes = chunks
         .clone()
         .map(|(p, output)| p.len() + bytes::encoded_len(output.len()) + chunk_tail.len());
-    batch.frame(head.len() + sizes.sum::<usize>() + tail.len(), |batch| {
-        batch.raw(&head);
-        for (prefix, output) in chunks {
-            batch.raw(prefix.as_bytes());
-            batch.base64(output);
-            batch.raw(chunk_tail);
-        }
-        batch.raw(&tail);
-    });
+    batch.header(head.len() + sizes.sum::<usize>() + tail.len());
+    batch.raw(&head);
+    for (prefix, output) in chunks {
+        batch.raw(prefix.as_bytes());
+        batch.base64(output);
+        batch.raw(chunk_tail);
+        between(batch)?;
+    }
+    batch.raw(&tail);
+    batch.trailer();
+    Ok(())
 }
 
 /// What a stream is called.

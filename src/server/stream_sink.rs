@@ -71,8 +71,15 @@ impl Sink for StreamSink {
     }
 
     fn replay(&mut self, id: &RequestId, replay: Replay, _: bool) -> io::Result<()> {
-        encode::replay(&mut self.batch, id, &replay, false);
-        Ok(())
+        let (stream, written) = (&mut self.stream, &mut self.written);
+        encode::replay(&mut self.batch, id, &replay, false, &mut |batch| {
+            if batch.len() >= self.batch_bytes {
+                stream.write_all(&batch.bytes()[*written..])?;
+                batch.clear();
+                *written = 0;
+            }
+            Ok(())
+        })
     }
 
     fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()> {
