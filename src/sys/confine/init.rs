@@ -19,12 +19,16 @@ pub(super) fn wait_for(leader: c_int) -> c_int {
     }
 }
 
-/// Sends a message on a socket.
-pub(super) fn send(socket: c_int, message: &[i32; 4]) {
+/// Sends a message on a socket. Whether it was sent.
+pub(super) fn send(socket: c_int, message: &[i32; 4]) -> bool {
     let mut bytes = [0; size_of::<[i32; 4]>()];
     for (place, word) in bytes.chunks_exact_mut(4).zip(message) {
         place.copy_from_slice(&word.to_ne_bytes());
     }
-    // Nobody is there to be told that it failed.
-    let _ = raw::write(socket, &bytes);
+    loop {
+        match raw::write(socket, &bytes) {
+            Err(libc::EINTR) => {}
+            sent => return sent == Ok(bytes.len()),
+        }
+    }
 }

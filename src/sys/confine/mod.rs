@@ -298,7 +298,11 @@ extern "C" fn be_init(chain: *mut c_void) -> c_int {
         match ended {
             Ok(status) => {
                 init::send(STATUS_FD, &Message::Ended { status }.words());
-                raw::exit(0)
+                // For whoever has not heard that.
+                raw::exit(match libc::WIFEXITED(status) {
+                    true => libc::WEXITSTATUS(status),
+                    false => 128 + libc::WTERMSIG(status),
+                })
             }
             Err(message) => {
                 init::send(STATUS_FD, &message.words());
@@ -372,7 +376,10 @@ unsafe fn make_leader(chain: &mut Chain, sharing: c_int) -> Result<c_int, Messag
 unsafe fn be_alone(chain: &Chain) {
     // SAFETY: as `be_init`.
     unsafe {
-        init::send(STATUS_FD, &Message::Started.words());
+        // Nobody would wait for an end of that which they have not heard of.
+        if !init::send(STATUS_FD, &Message::Started.words()) {
+            raw::exit(1);
+        }
         for fd in 0..STATUS_FD {
             libc::close(fd);
         }
