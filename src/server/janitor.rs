@@ -109,6 +109,10 @@ impl Shared {
                 None => self.changed.wait(agenda).unwrap_or_else(PoisonError::into_inner),
                 Some(at) if at <= now => {
                     let task = agenda.tasks.pop_front();
+                    if agenda.tasks.len() < agenda.tasks.capacity() / 4 {
+                        let enough = agenda.tasks.capacity() / 2;
+                        agenda.tasks.shrink_to(enough);
+                    }
                     drop(agenda);
                     // There is no other that could do what is to come.
                     if let Some((_, task)) = task

@@ -41,6 +41,7 @@ use crate::process::{Totals, kill_family};
 use crate::protocol::environment::EnvironmentInfo;
 use crate::protocol::error::RpcError;
 use crate::sandbox::Enforcer;
+use crate::sys::allocator;
 use crate::transport::large_memory::LargeMemory;
 use crate::transport::memory::ServerEnd;
 use crate::transport::outlet::Outlet;
@@ -181,6 +182,10 @@ impl Server {
         }
         // Also what those have left that are forgotten by now.
         kill_family(None, session.kin());
+        if !processes.is_empty() {
+            // When their threads are gone, too.
+            self.janitor.after(AFTER_A_SESSION, allocator::give_back);
+        }
     }
 
     fn outboxes(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
@@ -195,6 +200,9 @@ impl Drop for Server {
         self.workers.end();
     }
 }
+
+/// How long after the end of a session its memory is given back.
+const AFTER_A_SESSION: Duration = Duration::from_secs(1);
 
 /// How long large memory is kept without being used.
 const LARGE_MEMORY_KEPT: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use super::janitor::Janitor;
 use super::outbox::Outbox;
 use crate::process::{Audience, Kin, Process};
 use crate::protocol::error::RpcError;
-use crate::sys::random;
+use crate::sys::{allocator, random};
 use crate::transport::auth::Identity;
 use log::info;
 use std::collections::{HashMap, VecDeque};
@@ -171,6 +171,8 @@ impl Session {
             inner.processes.shrink_to_fit();
             inner.nameless.shrink_to_fit();
             inner.ended.shrink_to_fit();
+            drop(inner);
+            allocator::give_back();
         }
     }
 
