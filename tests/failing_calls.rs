@@ -95,7 +95,7 @@ fn baseline() -> Footprint {
         let now = footprint();
         std::thread::park_timeout(Duration::from_millis(20));
         let is_busy = |name: &String| {
-            ["dispatcher", "reader", "supervisor", "writer"]
+            ["dispatcher", "missing-watch", "reader", "supervisor", "writer"]
                 .iter()
                 .any(|role| name.starts_with(role))
         };
