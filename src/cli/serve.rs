@@ -15,8 +15,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-/// What standard input and output may hold, if they are pipes: several large messages without a switch to the client.
-const PIPE_BYTES: i32 = 1024 * 1024;
+/// What standard input may hold, if it is a pipe: several large messages without a switch to the client.
+const INPUT_BYTES: i32 = 1024 * 1024;
+
+/// What standard output may hold, if it is a pipe: two batches, so that one is written while another is read. What is in
+/// there is ahead of every answer: more would make those wait behind a process that writes much.
+const OUTPUT_BYTES: i32 = 256 * 1024;
 
 /// Serves. Only returns if that cannot even begin.
 pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
@@ -62,9 +66,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
 fn serve_stdio(server: &Arc<Server>) -> io::Result<()> {
     let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
     let (input, output) = (own(io::stdin().as_fd())?, own(io::stdout().as_fd())?);
-    for pipe in [&input, &output] {
+    for (pipe, bytes) in [(&input, INPUT_BYTES), (&output, OUTPUT_BYTES)] {
         // It has an effect on pipes only, and is of use but not needed.
-        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes));
     }
     let ending = server.clone();
     server.serve_lines(Patient(input), Outlet::of_file(output), move || end(&ending))
