@@ -1,7 +1,8 @@
 //! The server: connections, sessions, and what each method does.
 //!
-//! A connection has three threads: a reader that parses messages, a dispatcher that carries them out and never blocks,
-//! and a writer, the only one that writes. Processes have one thread each (see [`crate::process`]); file calls go to a
+//! A connection has a reader that parses messages, a dispatcher that carries them out and never blocks, and a writer. The
+//! dispatcher has a thread of its own only behind large messages; otherwise the reader's does its work, and writes small
+//! answers itself. Processes have one thread each (see [`crate::process`]); file calls go to a
 //! few workers; one janitor does what is due at a certain time.
 
 mod answer_text;
