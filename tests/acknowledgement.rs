@@ -42,10 +42,14 @@ fn read(client: &mut Client, id: &str, after: u64) -> Value {
 /// Waits until a process is held up because nothing is acknowledged, and takes what was sent by then. Returns how many
 /// events that were, and their output.
 fn receive_window(client: &mut Client, id: &str, pid: i32) -> (usize, Vec<u8>) {
-    wait_until_blocked(pid);
-    // Everything is still there, and this much of it is sent.
-    let read = read(client, id, 0);
-    let chunks = read["chunks"].as_array().unwrap();
+    // Everything is still there, and this much of it is sent. A process may be blocked for a moment before that.
+    let chunks = loop {
+        wait_until_blocked(pid);
+        let chunks = read(client, id, 0)["chunks"].as_array().unwrap().clone();
+        if chunks.iter().map(|chunk| bytes(&chunk["chunk"]).len()).sum::<usize>() > WINDOW {
+            break chunks;
+        }
+    };
     let mut sent = 0;
     let within = |chunk: &&Value| {
         sent += bytes(&chunk["chunk"]).len();
