@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -39,7 +39,17 @@ pub(crate) struct FaultProxy {
 struct Shared {
     ended: AtomicBool,
     faults: AtomicUsize,
-    streams: Mutex<Vec<TcpStream>>,
+    /// The connections that are not over.
+    lines: Mutex<Vec<Weak<Line>>>,
+}
+
+impl Shared {
+    fn end_lines(&self) {
+        for line in self.lines.lock().unwrap().iter().filter_map(Weak::upgrade) {
+            let _ = line.client.shutdown(Shutdown::Both);
+            let _ = line.server.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl FaultProxy {
@@ -49,7 +59,7 @@ impl FaultProxy {
         let shared = Arc::new(Shared {
             ended: AtomicBool::new(false),
             faults: AtomicUsize::new(0),
-            streams: Mutex::default(),
+            lines: Mutex::default(),
         });
         let acceptor = thread::spawn({
             let (shared, plan): (_, Plan) = (shared.clone(), Box::new(plan));
@@ -60,6 +70,10 @@ impl FaultProxy {
             shared,
             acceptor: Some(acceptor),
         }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn url(&self) -> String {
@@ -75,9 +89,7 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
-        for stream in self.shared.streams.lock().unwrap().iter() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.shared.end_lines();
         // Wakes the acceptor.
         let _ = TcpStream::connect(self.address);
         self.acceptor.take().unwrap().join().unwrap();
@@ -111,7 +123,6 @@ fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Shared>, plan
         }
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();
-            shared.streams.lock().unwrap().push(stream.try_clone().unwrap());
         }
         let line = Arc::new(Line {
             fault,
@@ -121,14 +132,18 @@ fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Shared>, plan
             client,
             server,
         });
+        {
+            let mut lines = shared.lines.lock().unwrap();
+            lines.retain(|line| line.strong_count() > 0);
+            lines.push(Arc::downgrade(&line));
+        }
+        pumps.retain(|pump: &JoinHandle<()>| !pump.is_finished());
         for is_down in [false, true] {
             let (line, shared) = (line.clone(), shared.clone());
             pumps.push(thread::spawn(move || line.pump(is_down, &shared)));
         }
     }
-    for stream in shared.streams.lock().unwrap().iter() {
-        let _ = stream.shutdown(Shutdown::Both);
-    }
+    shared.end_lines();
     for pump in pumps {
         pump.join().unwrap();
     }
