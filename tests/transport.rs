@@ -159,6 +159,34 @@ fn a_close_frame_is_echoed() {
 }
 
 #[test]
+fn nothing_follows_a_close_frame() {
+    let server = Server::websocket(&[]);
+    for (close, code) in [
+        (&[0x88, 0x82, 0, 0, 0, 0, 3, 232][..], 1000),
+        (&[0x83, 0x80, 0, 0, 0, 0], 1002),
+    ] {
+        let mut client = server.client();
+        // One that writes all the time, and a read that waits for another.
+        client.start(kit::program("noisy", &["/usr/bin/yes"]));
+        client.start(kit::program("quiet", &["/bin/sleep", "100"]));
+        client.request("process/read", json!({"processId": "quiet", "waitMs": 60_000}));
+        client.event("noisy");
+        let stream = client.websocket().get_mut();
+        stream.write_all(close).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        // Looked for from the end: the first bytes may be the rest of a frame whose head the client has read.
+        let code = u16::to_be_bytes(code);
+        let at = rest
+            .windows(4)
+            .rposition(|part| part[0] == 0x88 && part[2..] == code)
+            .unwrap();
+        assert_eq!(rest.len(), at + 2 + usize::from(rest[at + 1]));
+    }
+}
+
+#[test]
 fn broken_framing_ends_the_connection_with_a_code() {
     let server = Server::websocket(&[]);
     let ends = |send: &dyn Fn(&mut Client), code: u16| {

@@ -8,6 +8,7 @@ use crate::process::{Event, Process, Replay};
 use crate::protocol::message::RequestId;
 use crate::transport::Framing;
 use crate::transport::outlet::Outlet;
+use crate::transport::websocket;
 use std::io::{self, Write};
 
 /// Frames messages and writes them to a stream, many small ones in one go.
@@ -18,6 +19,8 @@ pub(super) struct StreamSink {
     /// How much of the batch is written.
     written: usize,
     batch_bytes: usize,
+    /// The last frame was a close frame: nothing may follow (RFC 6455, section 5.5.1).
+    is_closed: bool,
 }
 
 impl StreamSink {
@@ -29,6 +32,7 @@ impl StreamSink {
             batch: Batch::new(framing),
             written: 0,
             batch_bytes,
+            is_closed: false,
         }
     }
 
@@ -58,6 +62,9 @@ impl StreamSink {
 
 impl Sink for StreamSink {
     fn message(&mut self, message: AnswerText) -> io::Result<()> {
+        if self.is_closed {
+            return Ok(());
+        }
         if message.len() >= self.batch_bytes {
             return self.write_large(message);
         }
@@ -66,11 +73,17 @@ impl Sink for StreamSink {
     }
 
     fn frames(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.batch.raw(frames);
+        if !self.is_closed {
+            self.batch.raw(frames);
+            self.is_closed = websocket::is_close_frame(frames);
+        }
         Ok(())
     }
 
     fn replay(&mut self, id: &RequestId, replay: Replay, _: bool) -> io::Result<()> {
+        if self.is_closed {
+            return Ok(());
+        }
         let (stream, written) = (&mut self.stream, &mut self.written);
         encode::replay(&mut self.batch, id, &replay, false, &mut |batch| {
             if batch.len() >= self.batch_bytes {
@@ -83,7 +96,9 @@ impl Sink for StreamSink {
     }
 
     fn event(&mut self, process: &Process, wire: Wire, seq: u64, event: Event) -> io::Result<()> {
-        encode::event(&mut self.batch, process.id(), wire, seq, &event);
+        if !self.is_closed {
+            encode::event(&mut self.batch, process.id(), wire, seq, &event);
+        }
         Ok(())
     }
 

@@ -121,6 +121,11 @@ pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     control_frame(CLOSE, &code.to_be_bytes(), reason.as_bytes())
 }
 
+/// Whether frames, control frames as they are made here, begin with a close frame.
+pub fn is_close_frame(frames: &[u8]) -> bool {
+    frames.first() == Some(&(FINAL | CLOSE))
+}
+
 fn control_frame(opcode: u8, head: &[u8], tail: &[u8]) -> Vec<u8> {
     [&[FINAL | opcode, (head.len() + tail.len()) as u8], head, tail].concat()
 }
