@@ -10,13 +10,14 @@ use crate::sys::mark::{Kin, Table};
 use crate::sys::{keeper, pidfd};
 use log::{debug, warn};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -122,9 +123,22 @@ pub fn is_left(kin: Kin) -> bool {
 /// Waits until nothing is left of a command that was reaped, at most so long.
 pub fn wait(kin: Kin, limit: Duration) {
     let start = Instant::now();
-    while start.elapsed() < limit && is_left(kin) {
-        std::thread::sleep(LOOK.min(limit));
+    while let Some(left) = limit.checked_sub(start.elapsed())
+        && let Some(member) = living(kin)
+    {
+        let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let _ = poll(&mut [PollFd::new(member.as_fd(), PollFlags::POLLIN)], left);
     }
+}
+
+/// One that lives of what a command that was reaped has left; a pidfd says when it has ended.
+fn living(kin: Kin) -> Option<OwnedFd> {
+    let table = Table::open().ok()?;
+    marked(&table, kin).into_iter().find_map(|pid| {
+        let member = pidfd::open(Pid::from_raw(pid)).ok()?;
+        let has_ended = poll(&mut [PollFd::new(member.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1);
+        (!has_ended && table.is_of(pid, kin)).then_some(member)
+    })
 }
 
 /// Kills all descendants of this process; for its own end.
