@@ -4,7 +4,8 @@ use super::family;
 use super::output_log::{Event, Exit, OutputLog, Replay, Retention};
 use super::run_limits::LimitMet;
 use super::start::{StartError, StartSpec, Stdio, TerminalSize};
-use super::stdin_queue::{Reply, StdinQueue, WriteStatus};
+use super::stdin::Stdin;
+use super::stdin_queue::Reply;
 use super::supervisor;
 use super::totals::{Share, Totals};
 use crate::sys::mark::Kin;
@@ -15,7 +16,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal as unix;
 use nix::unistd::{Pid, tcgetpgrp};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -165,15 +166,21 @@ pub(super) struct State {
     /// The audience was told and has not taken everything yet.
     announced: bool,
     waiters: Vec<Waiter>,
-    /// There until the start has succeeded or failed.
-    to_do_once_started: Option<Vec<Box<dyn FnOnce() + Send>>>,
-    /// Until the supervisor has it.
-    owner: Option<Box<dyn Owner>>,
+    /// Until the start has succeeded or failed.
+    launch: Option<Box<Launch>>,
     /// By which what it leaves is found, if the kernel does not know.
     kin: Option<Kin>,
     totals: Option<Arc<Totals>>,
     /// What the log has of the total.
     share: Share,
+}
+
+/// What is of use until a process is started.
+struct Launch {
+    /// Until the supervisor has it.
+    owner: Option<Box<dyn Owner>>,
+    /// What is to be done then.
+    to_do: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 pub(super) enum Phase {
@@ -198,15 +205,6 @@ struct Waiter {
     token: u64,
     after: u64,
     then: Box<dyn FnOnce() + Send>,
-}
-
-pub(super) struct Stdin {
-    pub(super) queue: StdinQueue,
-    pub(super) fd: Option<Arc<OwnedFd>>,
-    /// When there was input last, where it matters.
-    pub(super) written: Option<Instant>,
-    /// What the queue has of the total.
-    share: Share,
 }
 
 impl Process {
@@ -234,18 +232,15 @@ impl Process {
                 audience,
                 announced: false,
                 waiters: Vec::new(),
-                to_do_once_started: Some(Vec::new()),
-                owner: Some(owner),
+                launch: Some(Box::new(Launch {
+                    owner: Some(owner),
+                    to_do: Vec::new(),
+                })),
                 kin: None,
                 share: Share::of_retained(limits.totals.as_ref()),
                 totals: limits.totals.clone(),
             }),
-            stdin: Mutex::new(Stdin {
-                queue: StdinQueue::new(limits.stdin_soft, limits.stdin_hard),
-                fd: None,
-                written: None,
-                share: Share::of_stdin(limits.totals.as_ref()),
-            }),
+            stdin: Mutex::new(Stdin::new(stdio, &limits)),
         })
     }
 
@@ -286,8 +281,8 @@ impl Process {
     /// Has `then` called once the start has succeeded or failed, after all that were to be called before it. False, and
     /// it is not called, if that has happened already.
     pub fn once_started(&self, then: Box<dyn FnOnce() + Send>) -> bool {
-        match &mut self.state().to_do_once_started {
-            Some(list) => list.push(then),
+        match &mut self.state().launch {
+            Some(launch) => launch.to_do.push(then),
             None => return false,
         }
         true
@@ -297,10 +292,10 @@ impl Process {
     pub(super) fn settle_start(&self) {
         loop {
             let mut state = self.state();
-            let list = match &mut state.to_do_once_started {
-                Some(list) if !list.is_empty() => std::mem::take(list),
+            let list = match &mut state.launch {
+                Some(launch) if !launch.to_do.is_empty() => std::mem::take(&mut launch.to_do),
                 _ => {
-                    state.to_do_once_started = None;
+                    state.launch = None;
                     return;
                 }
             };
@@ -407,44 +402,12 @@ impl Process {
         Some(state.waiters.swap_remove(i).then)
     }
 
-    /// Writes to its input; see [`StdinQueue::push`]. `end` closes a pipe after that, and types the end-of-file
-    /// character on a terminal.
-    pub fn write(&self, id: &str, mut bytes: Vec<u8>, end: bool, reply: Reply) {
-        let mut stdin = self.stdin();
-        let Some(fd) = stdin.fd.clone() else {
-            // After the end of the input, one that is repeated is told again what it was told before.
-            let status = if stdin.queue.has_accepted(id) {
-                WriteStatus::Accepted
-            } else {
-                WriteStatus::StdinClosed
-            };
-            drop(stdin);
-            return reply(status);
-        };
-        let terminal = matches!(self.stdio, Stdio::Terminal(_));
-        if end && terminal {
-            let end_of_file = nix::sys::termios::tcgetattr(&fd).map_or(4, |t| t.control_chars[nix::libc::VEOF]);
-            bytes.push(end_of_file);
-        }
-        if stdin.written.is_some() {
-            stdin.written = Some(Instant::now());
-        }
-        if !stdin.queue.has_accepted(id) && !stdin.share.try_add(bytes.len()) {
-            drop(stdin);
-            return reply(WriteStatus::AllFull);
-        }
-        let was_idle = !stdin.queue.wants_writing();
-        stdin.queue.push(id, bytes, end && !terminal, reply);
-        if was_idle {
-            // Straight to the process, without waking the supervisor, as long as it keeps up.
-            stdin.drain();
-            if stdin.queue.wants_writing() {
-                drop(stdin);
-                self.state().wake();
-            }
-        } else {
-            stdin.queue.settle();
-            stdin.count();
+    /// Writes to its input; see [`StdinQueue::push`](super::StdinQueue::push). `end` closes a pipe after that, and types
+    /// the end-of-file character on a terminal.
+    pub fn write(&self, id: &str, bytes: Vec<u8>, end: bool, reply: Reply) {
+        let is_left = self.stdin().write(id, bytes, end, reply);
+        if is_left {
+            self.state().wake();
         }
     }
 
@@ -454,7 +417,7 @@ impl Process {
     /// What the system said.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let terminal = match self.stdio {
-            Stdio::Terminal(_) => self.stdin().fd.clone(),
+            Stdio::Terminal(_) => self.stdin().fd(),
             Stdio::Pipes { .. } => None,
         };
         let state = self.state();
@@ -527,7 +490,7 @@ impl Process {
         if !matches!(self.stdio, Stdio::Terminal(_)) {
             return Err(ResizeError::NoTerminal);
         }
-        let fd = self.stdin().fd.clone().ok_or(ResizeError::Ended)?;
+        let fd = self.stdin().fd().ok_or(ResizeError::Ended)?;
         Ok(ioctl::set_terminal_size(fd.as_fd(), size.rows, size.cols)?)
     }
 
@@ -575,7 +538,7 @@ impl Process {
 
     /// Hands the owner to the supervisor.
     pub(super) fn take_owner(&self) -> Option<Box<dyn Owner>> {
-        self.state().owner.take()
+        self.state().launch.as_mut()?.owner.take()
     }
 
     /// The supervisor is there and can be woken.
@@ -624,29 +587,6 @@ impl State {
     fn resume_reading(&mut self) {
         if std::mem::take(&mut self.stalled) {
             self.wake();
-        }
-    }
-}
-
-impl Stdin {
-    pub(super) fn close(&mut self) {
-        self.queue.close();
-        self.fd = None;
-        self.count();
-    }
-
-    fn count(&mut self) {
-        self.share.set(self.queue.queued());
-    }
-
-    /// Writes what the process takes now, and closes its input when the end is reached.
-    pub(super) fn drain(&mut self) {
-        let Some(fd) = &self.fd else { return };
-        self.queue.drain(|bytes| Ok(nix::unistd::write(fd, bytes)?));
-        self.share.set(self.queue.queued());
-        // After an error the command is to see the end, too.
-        if self.queue.is_at_end() || self.queue.is_closed() {
-            self.fd = None;
         }
     }
 }

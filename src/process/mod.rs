@@ -13,6 +13,7 @@ pub mod pattern;
 mod program;
 mod run_limits;
 mod start;
+mod stdin;
 mod stdin_queue;
 mod supervisor;
 mod totals;

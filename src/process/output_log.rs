@@ -63,10 +63,18 @@ pub enum Event {
     Closed,
 }
 
-impl Event {
+/// What the log keeps of an event: how the process has ended it knows anyway.
+#[derive(Clone)]
+enum Entry {
+    Output(Stream, Bytes),
+    Exited,
+    Closed,
+}
+
+impl Entry {
     /// Bytes of output.
     fn bytes(&self) -> usize {
-        if let Event::Output(_, bytes) = self {
+        if let Entry::Output(_, bytes) = self {
             bytes.len()
         } else {
             0
@@ -123,7 +131,7 @@ const EVENT_BYTES: usize = 64;
 pub struct OutputLog {
     limits: Retention,
     /// The retained events; the first has number `base`.
-    events: VecDeque<Event>,
+    events: VecDeque<Entry>,
     base: u64,
     bytes: usize,
     /// The last number an attached client has taken; `None` while detached.
@@ -135,8 +143,14 @@ pub struct OutputLog {
     exit: Option<Exit>,
     limit_met: Option<LimitMet>,
     closed: bool,
-    evicted_bytes: u64,
-    /// For some evicted events: their number, and the output bytes up to and with it.
+    evicted: Option<Box<Evicted>>,
+}
+
+/// What is left of the output that was evicted.
+#[derive(Default)]
+struct Evicted {
+    bytes: u64,
+    /// For some events: their number, and the output bytes up to and with it.
     marks: VecDeque<(u64, u64)>,
     spare: Vec<Block>,
 }
@@ -156,9 +170,7 @@ impl OutputLog {
             exit: None,
             limit_met: None,
             closed: false,
-            evicted_bytes: 0,
-            marks: VecDeque::new(),
-            spare: Vec::new(),
+            evicted: None,
         }
     }
 
@@ -222,7 +234,7 @@ impl OutputLog {
         if self.is_acknowledged() {
             self.unacked_bytes += bytes.len();
         }
-        self.push(Event::Output(stream, bytes));
+        self.push(Entry::Output(stream, bytes));
     }
 
     /// The process is ended for that limit.
@@ -239,14 +251,17 @@ impl OutputLog {
     pub fn exited(&mut self, mut exit: Exit) {
         exit.limit_met = self.limit_met;
         self.exit = Some(exit);
-        self.push(Event::Exited(exit));
+        self.push(Entry::Exited);
     }
 
     /// Numbers the last event and gives back what is only of use while reading.
     pub fn close(&mut self) {
         self.closed = true;
-        self.push(Event::Closed);
-        self.spare = Vec::new();
+        self.push(Entry::Closed);
+        if let Some(evicted) = &mut self.evicted {
+            evicted.spare = Vec::new();
+            evicted.marks.shrink_to_fit();
+        }
         self.events.shrink_to_fit();
     }
 
@@ -296,10 +311,15 @@ impl OutputLog {
 
     /// The next event for the attached client, with its number.
     pub fn take(&mut self) -> Option<(u64, Event)> {
-        let (seq, event) = self.next_to_take()?;
-        let event = event.clone();
+        let (seq, entry) = self.next_to_take()?;
+        let bytes = entry.bytes();
+        let event = match entry {
+            Entry::Output(stream, bytes) => Event::Output(*stream, bytes.clone()),
+            Entry::Exited => Event::Exited(self.exit?),
+            Entry::Closed => Event::Closed,
+        };
         self.taken = Some(seq);
-        self.untaken_bytes -= event.bytes();
+        self.untaken_bytes -= bytes;
         self.evict();
         Some((seq, event))
     }
@@ -338,7 +358,7 @@ impl OutputLog {
             .enumerate()
             .skip((first - self.base).min(self.events.len() as u64) as usize)
         {
-            let Event::Output(stream, bytes) = event else { continue };
+            let Entry::Output(stream, bytes) = event else { continue };
             total += bytes.len();
             if !chunks.is_empty() && max_bytes.is_some_and(|max| total > max) {
                 break;
@@ -349,7 +369,8 @@ impl OutputLog {
             (Some((seq, ..)), Some(_)) => seq + 1,
             _ => self.next_seq(),
         };
-        let lost_bytes = self.evicted_bytes - self.evicted_up_to(after);
+        let evicted_up_to = |seq| self.evicted.as_ref().map_or(0, |evicted| evicted.up_to(seq));
+        let lost_bytes = evicted_up_to(self.base - 1) - evicted_up_to(after.min(self.base - 1));
         Replay {
             chunks,
             next_seq,
@@ -363,7 +384,7 @@ impl OutputLog {
 
     /// A block of evicted output for the next read, if there is one.
     pub fn spare_block(&mut self) -> Option<Block> {
-        self.spare.pop()
+        self.evicted.as_mut()?.spare.pop()
     }
 
     fn is_acknowledged(&self) -> bool {
@@ -372,7 +393,7 @@ impl OutputLog {
 
     /// The next event for the attached client, if the window has room for it. There always is for what has no bytes,
     /// and for one event, however large.
-    fn next_to_take(&self) -> Option<(u64, &Event)> {
+    fn next_to_take(&self) -> Option<(u64, &Entry)> {
         let seq = self.taken? + 1;
         let event = self.events.get((seq - self.base) as usize)?;
         let in_flight = self.unacked_bytes.saturating_sub(self.untaken_bytes);
@@ -385,7 +406,7 @@ impl OutputLog {
         self.taken.map_or(0, |taken| self.next_seq() - 1 - taken)
     }
 
-    fn push(&mut self, event: Event) {
+    fn push(&mut self, event: Entry) {
         self.events.push_back(event);
         self.evict();
     }
@@ -395,21 +416,24 @@ impl OutputLog {
         let done_with = self.taken.unwrap_or(u64::MAX).min(acked);
         while self.base <= done_with && (self.bytes > self.limits.bytes || self.events.len() > self.limits.events) {
             let Some(event) = self.events.pop_front() else { break };
-            if let Event::Output(_, bytes) = event {
+            if let Entry::Output(_, bytes) = event {
                 self.bytes -= bytes.len();
-                self.evicted_bytes += bytes.len() as u64;
-                self.mark();
-                if self.spare.len() < SPARE_BLOCKS && !self.closed {
-                    self.spare.extend(bytes.into_block());
+                let evicted = self.evicted.get_or_insert_default();
+                evicted.bytes += bytes.len() as u64;
+                evicted.mark(self.base);
+                if evicted.spare.len() < SPARE_BLOCKS && !self.closed {
+                    evicted.spare.extend(bytes.into_block());
                 }
             }
             self.base += 1;
         }
     }
+}
 
-    /// Remembers how many bytes there were up to the event `base`. When there is no more room, every second mark goes:
+impl Evicted {
+    /// Remembers how many bytes there were up to the event `seq`. When there is no more room, every second mark goes:
     /// those that are left understate what was there before a number between them, so the loss is overstated.
-    fn mark(&mut self) {
+    fn mark(&mut self, seq: u64) {
         if self.marks.len() == MARKS {
             let mut keep = false;
             self.marks.retain(|_| {
@@ -417,15 +441,12 @@ impl OutputLog {
                 keep
             });
         }
-        self.marks.push_back((self.base, self.evicted_bytes));
+        self.marks.push_back((seq, self.bytes));
     }
 
-    /// The evicted bytes with numbers up to `after`, or somewhat fewer.
-    fn evicted_up_to(&self, after: u64) -> u64 {
-        if after.saturating_add(1) >= self.base {
-            return self.evicted_bytes;
-        }
-        match self.marks.partition_point(|(seq, _)| *seq <= after) {
+    /// The bytes with numbers up to `seq`, or somewhat fewer.
+    fn up_to(&self, seq: u64) -> u64 {
+        match self.marks.partition_point(|(marked, _)| *marked <= seq) {
             0 => 0,
             n => self.marks[n - 1].1,
         }

@@ -99,6 +99,11 @@ impl StdinQueue {
         self.ids.contains(id)
     }
 
+    /// Whether it remembers no write that was accepted.
+    pub fn remembers_nothing(&self) -> bool {
+        self.ids.order.is_empty()
+    }
+
     /// Whether nothing is taken any more: it was closed, or nobody reads.
     pub fn is_closed(&self) -> bool {
         self.closed

@@ -107,10 +107,7 @@ fn begin(process: &Arc<Process>, spec: &StartSpec) -> Result<Begun, StartError> 
         return Err(StartError::Cancelled);
     }
     let (child, streams) = start::start(spec)?;
-    let mut stdin = process.stdin();
-    stdin.fd = streams.stdin.clone();
-    stdin.written = spec.limits.idle.map(|_| Instant::now());
-    drop(stdin);
+    process.stdin().open(streams.stdin.clone(), spec.limits.idle.is_some());
     let mut state = process.state();
     state.started(child.pid, (!child.has_namespaces()).then_some(spec.kin));
     // Executing the program can take long, on a slow disk; long enough to be given up.
@@ -334,7 +331,7 @@ impl Supervisor {
         if !is_read {
             watch.touch(now);
         }
-        let written = self.process.stdin().written;
+        let written = self.process.stdin().written();
         match watch.check(now, written) {
             Ok(left) => left,
             Err(limit) => {
@@ -408,10 +405,7 @@ impl Supervisor {
     }
 
     fn wait(&mut self, may_read: bool, timeout: PollTimeout) -> nix::Result<Ready> {
-        let stdin = {
-            let stdin = self.process.stdin();
-            stdin.fd.clone().filter(|_| stdin.queue.wants_writing())
-        };
+        let stdin = self.process.stdin().fd_to_write();
         let mut fds: [PollFd; 5] = std::array::from_fn(|_| PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
         let mut n = 1;
         let mut watch = |fd, events| {

@@ -8,12 +8,14 @@ use crate::protocol::error::RpcError;
 use crate::sys::{allocator, random};
 use crate::transport::auth::Identity;
 use log::info;
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How soon it is tried again to forget a process, at the soonest.
+/// How soon it is tried again to forget processes that were not told all, at the soonest.
 const MIN_FORGET_AGAIN: Duration = Duration::from_millis(100);
 
 /// The processes of one client, under the names it gave them.
@@ -30,16 +32,41 @@ pub struct Session {
 
 #[derive(Default)]
 struct Inner {
-    processes: HashMap<Box<str>, Arc<Process>>,
+    processes: HashSet<Named>,
     /// Those whose names are free for others, though they are not forgotten yet.
     nameless: Vec<Arc<Process>>,
-    /// The ended ones, the one that ended first in front.
-    ended: VecDeque<Arc<Process>>,
+    /// The ended ones, the one that ended first in front, and when each is to be forgotten, if ever.
+    ended: VecDeque<(Option<Instant>, Arc<Process>)>,
+    /// The janitor will come for those of them that are due.
+    is_janitor_due: bool,
     attached: Option<Arc<Outbox>>,
     /// Counts the times a connection was lost, so that an old deadline does not end a resumed session.
     detachments: u64,
     is_over: bool,
 }
+
+/// A process, known by its name.
+struct Named(Arc<Process>);
+
+impl Borrow<str> for Named {
+    fn borrow(&self) -> &str {
+        self.0.id()
+    }
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Named) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Named {}
 
 impl Session {
     /// What it is resumed with.
@@ -54,7 +81,7 @@ impl Session {
 
     /// The process of that name.
     pub(super) fn process(&self, id: &str) -> Option<Arc<Process>> {
-        self.inner().processes.get(id).cloned()
+        Some(self.inner().processes.get(id)?.0.clone())
     }
 
     /// Whether there is a process whose start is not settled.
@@ -64,7 +91,7 @@ impl Session {
 
     /// All processes.
     pub(super) fn processes(&self) -> Vec<Arc<Process>> {
-        self.inner().processes.values().cloned().collect()
+        self.inner().named().cloned().collect()
     }
 
     /// Has all processes give up half of what they retain.
@@ -88,13 +115,13 @@ impl Session {
         if inner.is_over {
             return Err(RpcError::invalid_request(format!("session {} has ended", self.id)));
         }
-        if inner.processes.contains_key(id) {
+        if inner.processes.contains(id) {
             return Err(RpcError::invalid_request(format!("process {id} already exists")));
         }
         if inner.processes.len() + inner.nameless.len() >= limit {
             // What has ended gives way to what is to start.
-            let oldest = inner.ended.iter().position(|process| process.is_told());
-            let Some(oldest) = oldest.and_then(|oldest| inner.ended.remove(oldest)) else {
+            let oldest = inner.ended.iter().position(|(_, process)| process.is_told());
+            let Some((_, oldest)) = oldest.and_then(|oldest| inner.ended.remove(oldest)) else {
                 return Err(RpcError::internal(format!(
                     "too many processes: a session may have {limit}"
                 )));
@@ -108,7 +135,7 @@ impl Session {
         }
         let process = create(outbox);
         self.starting.fetch_add(1, Ordering::AcqRel);
-        inner.processes.insert(id.into(), process.clone());
+        inner.processes.insert(Named(process.clone()));
         Ok(process)
     }
 
@@ -139,41 +166,62 @@ impl Session {
         if !inner.is_named(process) && !inner.nameless.iter().any(|p| Arc::ptr_eq(p, process)) {
             return;
         }
-        inner.ended.push_back(process.clone());
+        let keep = server.config.retain_ended;
+        let due = Instant::now().checked_add(keep);
+        inner.ended.push_back((due, process.clone()));
+        let is_first = due.is_some() && !std::mem::replace(&mut inner.is_janitor_due, true);
         drop(inner);
         server.totals.ended(process);
-        self.forget_later(process, server.janitor.clone(), server.config.retain_ended);
+        if is_first {
+            self.forget_after(keep, keep, server.janitor.clone());
+        }
     }
 
-    /// Forgets a process after that time, or some time after it when a client that is slow, or acknowledges late, has not
-    /// been told everything by then.
-    fn forget_later(self: &Arc<Session>, process: &Arc<Process>, janitor: Janitor, after: Duration) {
-        let (session, process, again) = (Arc::downgrade(self), Arc::downgrade(process), janitor.clone());
-        janitor.after(after, move || {
-            let (Some(session), Some(process)) = (session.upgrade(), process.upgrade()) else {
-                return;
-            };
-            if process.is_told() {
-                session.forget(&process);
-            } else {
-                session.forget_later(&process, again, after.max(MIN_FORGET_AGAIN));
+    fn forget_after(self: &Arc<Session>, delay: Duration, keep: Duration, janitor: Janitor) {
+        let (session, again) = (Arc::downgrade(self), janitor.clone());
+        janitor.after(delay, move || {
+            let Some(session) = session.upgrade() else { return };
+            if let Some(delay) = session.forget_due(keep) {
+                session.forget_after(delay, keep, again);
             }
         });
     }
 
-    fn forget(&self, process: &Arc<Process>) {
+    /// Forgets the processes that are due, but for those of which a client that is slow, or acknowledges late, was not
+    /// told everything: they are kept that long again. Returns when to come again.
+    fn forget_due(&self, keep: Duration) -> Option<Duration> {
+        let now = Instant::now();
         let mut inner = self.inner();
-        inner.remove(process);
-        if let Some(i) = inner.ended.iter().position(|p| Arc::ptr_eq(p, process)) {
-            inner.ended.remove(i);
+        let (mut forgotten, mut kept) = (Vec::new(), 0);
+        while let Some((Some(due), process)) = inner.ended.get(kept)
+            && *due <= now
+        {
+            if process.is_told() {
+                forgotten.extend(inner.ended.remove(kept));
+            } else {
+                kept += 1;
+            }
         }
-        if inner.processes.is_empty() {
+        for (_, process) in &forgotten {
+            inner.remove(process);
+        }
+        let again = (kept > 0).then(|| keep.max(MIN_FORGET_AGAIN));
+        let other = inner.ended.get(kept).and_then(|(due, _)| *due);
+        let other = other.map(|due| due.saturating_duration_since(now));
+        let next = again.into_iter().chain(other).min();
+        inner.is_janitor_due = next.is_some();
+        let is_last = !forgotten.is_empty() && inner.processes.is_empty();
+        if is_last {
             inner.processes.shrink_to_fit();
             inner.nameless.shrink_to_fit();
             inner.ended.shrink_to_fit();
-            drop(inner);
+        }
+        drop(inner);
+        drop(forgotten);
+        if is_last {
             allocator::give_back();
         }
+        next
     }
 
     /// The connection is there and knows the session: it is told of all events from now on.
@@ -220,14 +268,18 @@ impl Session {
 }
 
 impl Inner {
+    fn named(&self) -> impl Iterator<Item = &Arc<Process>> {
+        self.processes.iter().map(|named| &named.0)
+    }
+
     fn all(&self) -> impl Iterator<Item = &Arc<Process>> {
-        self.processes.values().chain(&self.nameless)
+        self.named().chain(&self.nameless)
     }
 
     fn is_named(&self, process: &Arc<Process>) -> bool {
         self.processes
             .get(process.id())
-            .is_some_and(|p| Arc::ptr_eq(p, process))
+            .is_some_and(|named| Arc::ptr_eq(&named.0, process))
     }
 
     fn remove(&mut self, process: &Arc<Process>) {
@@ -309,7 +361,7 @@ impl Sessions {
         inner.is_over = true;
         inner.ended = VecDeque::new();
         let mut processes = std::mem::take(&mut inner.nameless);
-        processes.extend(std::mem::take(&mut inner.processes).into_values());
+        processes.extend(std::mem::take(&mut inner.processes).into_iter().map(|named| named.0));
         Some(processes)
     }
 
