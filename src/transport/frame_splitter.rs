@@ -13,7 +13,7 @@ use tungstenite::Bytes;
 
 /// How much memory a splitter has for frames to share, in bytes: little while little comes, so that many idle connections
 /// take little, and more while reads fill it.
-const LEAST: usize = 4 * 1024;
+const LEAST: usize = 2 * 1024;
 
 /// The most that a server has per client. A longer frame gets memory of its own, which its message takes along.
 const MOST_FOR_SERVER: usize = 64 * 1024;

@@ -202,7 +202,7 @@ fn memory_grows_with_what_comes_and_is_given_back() {
         assert!(splitter.buffer.len() <= MOST_FOR_SERVER);
     }
     assert_eq!(splitter.buffer.len(), MOST_FOR_SERVER);
-    for _ in 0..2 * QUIET_READS {
+    for _ in 0..3 * QUIET_READS {
         fill(&mut splitter, &small);
         take_all(&mut splitter);
     }
