@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use exec_server::server::ServerConfig;
 use log::LevelFilter;
@@ -41,6 +42,8 @@ pub(crate) struct ServeArgs {
     pub(crate) auth: AuthArgs,
     /// The limits.
     pub(crate) config: Box<ServerConfig>,
+    /// How long commands may go on after SIGTERM; not at all by default.
+    pub(crate) drain_timeout: Duration,
     /// What is logged; warnings and errors by default.
     pub(crate) log_level: LevelFilter,
 }
@@ -99,6 +102,7 @@ struct Given {
     auth: GivenAuth,
     insecure_no_auth: Option<()>,
     limits: GivenLimits,
+    drain_timeout: Option<Duration>,
     log_level: Option<LevelFilter>,
 }
 
@@ -114,6 +118,10 @@ impl Given {
                 flag.put(&mut self.concurrent_requests, number)
             }
             "--insecure-no-auth" => flag.switch(&mut self.insecure_no_auth),
+            "--drain-timeout" => {
+                let time = flag.time(Duration::ZERO)?;
+                flag.put(&mut self.drain_timeout, time)
+            }
             "--log-level" => {
                 let what = "off, error, warn, info, debug or trace";
                 let level = flag.parsed(what, |text| text.parse().ok())?;
@@ -154,6 +162,7 @@ impl Given {
             listen,
             auth,
             config,
+            drain_timeout: self.drain_timeout.unwrap_or_default(),
             log_level,
         })
     }

@@ -6,6 +6,7 @@ mod auth;
 pub(crate) mod client;
 mod flags;
 mod help;
+mod life;
 mod limits;
 pub(crate) mod log_output;
 pub(crate) mod sandbox;

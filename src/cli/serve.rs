@@ -1,11 +1,12 @@
 //! Runs the server until a signal or its only client ends it.
 
 use super::args::{Listen, ServeArgs};
-use exec_server::process::{adopt_orphans, kill_descendants, reap_orphans};
+use super::life;
+use exec_server::process::adopt_orphans;
 use exec_server::server::{Server, ServerConfig, WebSocketListener};
 use exec_server::sys::allocator;
 use exec_server::transport::outlet::{Outlet, wait_for};
-use log::{info, warn};
+use log::warn;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::PollFlags;
 use nix::sys::signal::{SigSet, Signal};
@@ -51,16 +52,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
                 .map_err(|e| format!("failed to serve {address}: {e}"))?;
         }
     }
-    loop {
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) => reap_orphans(),
-            Ok(signal) => {
-                info!("ending on {signal}");
-                end(&server);
-            }
-            Err(e) => return Err(format!("failed to wait for signals: {e}")),
-        }
-    }
+    life::live(&server, &signals, args.drain_timeout)
 }
 
 fn serve_stdio(server: &Arc<Server>) -> io::Result<()> {
@@ -71,7 +63,7 @@ fn serve_stdio(server: &Arc<Server>) -> io::Result<()> {
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes));
     }
     let ending = server.clone();
-    server.serve_lines(Patient(input), Outlet::of_file(output), move || end(&ending))
+    server.serve_lines(Patient(input), Outlet::of_file(output), move || life::end(&ending))
 }
 
 /// A file that is waited for even if it does not wait by itself, as when somebody who shares it has made it so.
@@ -86,11 +78,4 @@ impl Read for Patient {
             }
         }
     }
-}
-
-/// Ends the server with everything that its commands have started.
-fn end(server: &Server) -> ! {
-    server.shut_down();
-    kill_descendants();
-    std::process::exit(0)
 }

@@ -58,7 +58,9 @@ pub fn reap_orphans() {
 
 /// Sees to it that what commands leave behind ends with this process however that ends, if it adopts orphans.
 pub fn keep() {
+    // With process 1 of a namespace everything in it ends.
     let is_needed = ADOPTS.load(Ordering::Relaxed)
+        && std::process::id() != 1
         && KEEPER
             .compare_exchange(0, -1, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok();

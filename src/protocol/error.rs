@@ -18,6 +18,9 @@ pub const NOT_FOUND: i64 = -32004;
 /// The session to resume is still attached to a live connection; clients try again on this
 /// code and give up on any other.
 pub const SESSION_ATTACHED: i64 = -32010;
+/// The server is about to end and opens no sessions; another one may. Not a code of Codex's exec-server, whose client
+/// gives up on it.
+pub const DRAINING: i64 = -32011;
 
 /// What goes wrong with a call, as the client gets to see it.
 ///

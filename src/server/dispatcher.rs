@@ -245,6 +245,7 @@ impl Dispatcher {
 
     fn open_session(&self) -> Result<Arc<Session>, RpcError> {
         let server = &self.context.server;
+        server.check_not_draining()?;
         let limit = server.config.max_sessions;
         server.sessions.open(&self.outbox, self.identity.clone(), limit)
     }

@@ -8,7 +8,7 @@ use super::{Present, Server};
 use crate::process::Audience;
 use crate::sys::defect;
 use crate::transport::auth::{Authorizer, Identity};
-use crate::transport::http::{self, Verdict};
+use crate::transport::http::{self, Pages, Verdict};
 use crate::transport::outlet::Outlet;
 use crate::transport::websocket::WebSocketSource;
 use crate::transport::{Framing, log_end};
@@ -201,7 +201,7 @@ fn upgrade(
 ) -> io::Result<Option<Upgraded>> {
     let limit = server.config.upgrade_timeout;
     let deadline = Instant::now() + limit;
-    let examined = examine(stream, authorizer, limit, deadline);
+    let examined = examine(stream, authorizer, server, limit, deadline);
     let mut output = &**stream;
     let response = match examined {
         // Those that are turned away count until they are gone.
@@ -245,6 +245,7 @@ type Examined = (Result<(Vec<u8>, Identity), Vec<u8>>, Vec<u8>);
 fn examine(
     mut stream: &TcpStream,
     authorizer: &Authorizer,
+    pages: &dyn Pages,
     limit: Duration,
     deadline: Instant,
 ) -> io::Result<Examined> {
@@ -265,7 +266,7 @@ fn examine(
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
-        match http::examine(&head, authorizer) {
+        match http::examine_for(&head, authorizer, pages) {
             Verdict::Incomplete => {}
             Verdict::Respond(response) => return Ok((Err(response), head)),
             Verdict::Upgrade {

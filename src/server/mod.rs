@@ -13,6 +13,7 @@ mod connection;
 mod defect_tests;
 mod desk;
 mod dispatcher;
+mod drain;
 mod encode;
 mod environment;
 mod file_calls;
@@ -76,6 +77,7 @@ pub struct Server {
     live_processes: Count,
     /// What all processes have together.
     totals: Arc<Totals>,
+    is_draining: AtomicBool,
     is_shutting_down: AtomicBool,
 }
 
@@ -105,6 +107,7 @@ impl Server {
             outboxes: Mutex::default(),
             live_processes: Count::default(),
             totals: Totals::new(config.retain_total_bytes, config.stdin_total_bytes),
+            is_draining: AtomicBool::new(false),
             is_shutting_down: AtomicBool::new(false),
             config,
         })
@@ -141,6 +144,11 @@ impl Server {
     /// Ends everything: no new requests, all commands and what they have started killed, clients told, within
     /// [`ServerConfig::shutdown_limit`].
     pub fn shut_down(&self) {
+        self.end_all(self.config.shutdown_limit);
+    }
+
+    /// Lets clients take `limit` to read what is still to be written to them.
+    fn end_all(&self, limit: Duration) {
         if self.is_shutting_down.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -151,7 +159,7 @@ impl Server {
             self.end_session(&session, None);
         }
         self.live_processes.wait_zero(self.config.shutdown_limit);
-        self.writers.wait_zero(self.config.shutdown_limit);
+        self.writers.wait_zero(limit);
     }
 
     /// Lets one more process be there, if there is room for what it will say.
@@ -239,6 +247,11 @@ impl Count {
         }
         *n += 1;
         Some(Present(self.clone()))
+    }
+
+    /// How many there are.
+    fn now(&self) -> usize {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait_zero(&self, limit: Duration) {

@@ -228,6 +228,11 @@ impl Outbox {
             .saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)))
     }
 
+    /// Whether it is that of a WebSocket.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.is_websocket
+    }
+
     /// Whether a probe begins now; false for a client that cannot be probed, or is.
     pub(super) fn begin_probe(&self) -> bool {
         self.is_websocket && !self.is_probed.swap(true, Ordering::Relaxed)

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How soon it is tried again to forget processes that were not told all, at the soonest.
 const MIN_FORGET_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long a client must say nothing to be taken to have asked for all it wants to know.
+const CATCHING_UP: Duration = Duration::from_secs(1);
+
 /// The processes of one client, under the names it gave them.
 pub struct Session {
     id: Box<str>,
@@ -43,6 +46,8 @@ struct Inner {
     /// Counts the times a connection was lost, so that an old deadline does not end a resumed session.
     detachments: u64,
     is_over: bool,
+    /// A process had its last event while there was no connection.
+    has_ended_unheard: bool,
 }
 
 /// A process, known by its name.
@@ -170,6 +175,7 @@ impl Session {
         let due = Instant::now().checked_add(keep);
         inner.ended.push_back((due, process.clone()));
         let is_first = due.is_some() && !std::mem::replace(&mut inner.is_janitor_due, true);
+        inner.has_ended_unheard |= inner.attached.is_none();
         drop(inner);
         server.totals.ended(process);
         if is_first {
@@ -222,6 +228,19 @@ impl Session {
             allocator::give_back();
         }
         next
+    }
+
+    /// Whether its client has been told all there is. One that has come back for what it has missed asks for that, and is
+    /// done when it has asked for nothing for a while.
+    pub(super) fn is_told(&self) -> bool {
+        let inner = self.inner();
+        let has_caught_up = match &inner.attached {
+            Some(outbox) => !inner.has_ended_unheard || outbox.silence() >= CATCHING_UP,
+            None => !inner.has_ended_unheard,
+        };
+        let processes: Vec<_> = inner.all().cloned().collect();
+        drop(inner);
+        has_caught_up && processes.iter().all(|process| process.is_told())
     }
 
     /// The connection is there and knows the session: it is told of all events from now on.

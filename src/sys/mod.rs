@@ -18,6 +18,7 @@ pub mod pidfd;
 pub mod pty;
 pub mod random;
 mod raw;
+pub mod signals;
 pub mod slabs;
 pub mod spawn;
 pub mod statx;

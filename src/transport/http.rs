@@ -36,12 +36,30 @@ pub enum Verdict {
     },
 }
 
+/// What the answers depend on that is not the request's.
+pub trait Pages {
+    /// Whether new clients are welcome, for `/readyz`.
+    fn is_ready(&self) -> bool;
+}
+
+/// Of a server about which there is nothing special.
+impl Pages for () {
+    fn is_ready(&self) -> bool {
+        true
+    }
+}
+
+/// [`examine_for`] a server about which there is nothing special.
+pub fn examine(head: &[u8], auth: &Authorizer) -> Verdict {
+    examine_for(head, auth, &())
+}
+
 /// Judges all the bytes a new connection has sent so far.
 ///
 /// An `Origin` header is refused before anything else, health checks included: only browsers
 /// send it, and no web page may talk to this server.
-pub fn examine(head: &[u8], auth: &Authorizer) -> Verdict {
-    examine_at(head, auth, SystemTime::now())
+pub fn examine_for(head: &[u8], auth: &Authorizer, pages: &dyn Pages) -> Verdict {
+    examine_at(head, auth, pages, SystemTime::now())
 }
 
 /// The response that makes the connection a WebSocket; extensions and protocols are not
@@ -61,7 +79,7 @@ pub fn refusal(status: &'static str, text: &str) -> Vec<u8> {
     Response::text(status, text).write(true)
 }
 
-fn examine_at(bytes: &[u8], auth: &Authorizer, now: SystemTime) -> Verdict {
+fn examine_at(bytes: &[u8], auth: &Authorizer, pages: &dyn Pages, now: SystemTime) -> Verdict {
     let head_len = match head_length(bytes) {
         Ok(Some(length)) => length,
         Ok(None) => return Verdict::Incomplete,
@@ -71,7 +89,7 @@ fn examine_at(bytes: &[u8], auth: &Authorizer, now: SystemTime) -> Verdict {
         Ok(request) => request,
         Err(response) => return Verdict::Respond(response.write(true)),
     };
-    match answer(&request, auth, now) {
+    match answer(&request, auth, pages, now) {
         Ok((accept, identity)) => Verdict::Upgrade {
             accept,
             identity,
@@ -82,12 +100,20 @@ fn examine_at(bytes: &[u8], auth: &Authorizer, now: SystemTime) -> Verdict {
 }
 
 /// The value of `Sec-WebSocket-Accept` and who is let in, or what to say instead.
-fn answer(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<(String, Identity), Response> {
+fn answer(
+    request: &Request<'_>,
+    auth: &Authorizer,
+    pages: &dyn Pages,
+    now: SystemTime,
+) -> Result<(String, Identity), Response> {
     if request.values("origin").next().is_some() {
         return Err(Response::empty("403 Forbidden"));
     }
     let reading = matches!(request.method, "GET" | "HEAD");
     match request.path() {
+        "/readyz" if reading && !pages.is_ready() => {
+            Err(Response::text("503 Service Unavailable", "the server is about to end"))
+        }
         "/readyz" | "/healthz" if reading => Err(Response::empty("200 OK")),
         "/readyz" | "/healthz" => Err(Response::empty("405 Method Not Allowed").with("Allow: GET,HEAD")),
         "/" if request.method == "GET" => upgrade(request, auth, now),

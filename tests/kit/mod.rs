@@ -125,6 +125,20 @@ impl Drop for Server {
     }
 }
 
+/// Sends an HTTP request, in lines, and returns the status and the whole answer.
+pub(crate) fn http(server: &Server, request: &str) -> (String, String) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = request.replace('\n', "\r\n");
+    stream.write_all(format!("{request}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.lines().next().unwrap_or_default();
+    let status = status.strip_prefix("HTTP/1.1 ").unwrap_or(status).to_owned();
+    (status, answer)
+}
+
 /// The program with arguments.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
