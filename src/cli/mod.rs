@@ -9,6 +9,7 @@ mod help;
 mod life;
 mod limits;
 pub(crate) mod log_output;
+mod notify;
 pub(crate) mod sandbox;
 pub(crate) mod serve;
 

@@ -1,7 +1,7 @@
 //! Runs the server until a signal or its only client ends it.
 
 use super::args::{Listen, ServeArgs};
-use super::life;
+use super::life::Life;
 use exec_server::process::adopt_orphans;
 use exec_server::server::{Server, ServerConfig, WebSocketListener};
 use exec_server::sys::allocator;
@@ -37,33 +37,36 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
     if let Err(e) = adopt_orphans() {
         warn!("failed to become a subreaper: {e}; what a command leaves behind may outlive it");
     }
-    let server = Server::new(ServerConfig::clone(&args.config));
-    match args.listen {
-        Listen::Stdio => serve_stdio(&server).map_err(|e| format!("failed to serve standard input: {e}"))?,
+    let life = Arc::new(Life::new(Server::new(ServerConfig::clone(&args.config))));
+    let whom = match args.listen {
+        Listen::Stdio => {
+            serve_stdio(&life).map_err(|e| format!("failed to serve standard input: {e}"))?;
+            "serving one client".to_owned()
+        }
         Listen::WebSocket(address) => {
             let authorizer = args.auth.authorizer().map_err(|e| e.to_string())?;
             let listener = WebSocketListener::bind(address, authorizer);
             let listener = listener.map_err(|e| format!("failed to listen on {address}: {e}"))?;
-            let url = listener.local_addr().map(|address| format!("ws://{address}\n"));
-            let told = url.and_then(|url| io::stdout().write_all(url.as_bytes()));
-            listener
-                .serve(server.clone())
-                .and(told)
-                .map_err(|e| format!("failed to serve {address}: {e}"))?;
+            let failed = |e| format!("failed to serve {address}: {e}");
+            let url = format!("ws://{}", listener.local_addr().map_err(failed)?);
+            let told = io::stdout().write_all(format!("{url}\n").as_bytes());
+            listener.serve(life.server.clone()).and(told).map_err(failed)?;
+            format!("listening at {url}")
         }
-    }
-    life::live(&server, &signals, args.drain_timeout)
+    };
+    life.go_on(&whom, &signals, args.drain_timeout)
 }
 
-fn serve_stdio(server: &Arc<Server>) -> io::Result<()> {
+fn serve_stdio(life: &Arc<Life>) -> io::Result<()> {
     let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
     let (input, output) = (own(io::stdin().as_fd())?, own(io::stdout().as_fd())?);
     for (pipe, bytes) in [(&input, INPUT_BYTES), (&output, OUTPUT_BYTES)] {
         // It has an effect on pipes only, and is of use but not needed.
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes));
     }
-    let ending = server.clone();
-    server.serve_lines(Patient(input), Outlet::of_file(output), move || life::end(&ending))
+    let ending = life.clone();
+    let output = Outlet::of_file(output);
+    life.server.serve_lines(Patient(input), output, move || ending.end())
 }
 
 /// A file that is waited for even if it does not wait by itself, as when somebody who shares it has made it so.

@@ -22,6 +22,9 @@ const SERVER_ONLY: [&str; 2] = [
     "CODEX_EXEC_SERVER_NOISE_AUTH_TOKEN",
 ];
 
+/// Meant for the server itself, which is a service that is to tell how it goes. A client may set them for a command.
+const SERVICE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// Makes a child's environment, sorted by name, from that of the server, the policy and what
 /// the request asks for.
 ///
@@ -55,7 +58,7 @@ fn apply(
         exclude.extend(patterns(&SECRETS));
     }
     let is_inherited = |name: &OsStr| match policy.inherit {
-        _ if name == TOKEN_VARIABLE => false,
+        _ if name == TOKEN_VARIABLE || SERVICE.iter().any(|own| name == *own) => false,
         EnvInherit::All => true,
         EnvInherit::Core => CORE.iter().any(|core| name == *core),
         EnvInherit::None => false,

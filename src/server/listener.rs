@@ -14,7 +14,7 @@ use crate::transport::websocket::WebSocketSource;
 use crate::transport::{Framing, log_end};
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -22,6 +22,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -99,9 +100,12 @@ impl WebSocketListener {
         // the queue otherwise and be offered again at once, for ever.
         let open_spare = || File::open("/dev/null").ok();
         let mut spare = open_spare();
+        let beat = server.pulse.beat();
         loop {
+            beat.store(true, Ordering::Relaxed);
             let mut waiting = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-            let accepted = match poll(&mut waiting, PollTimeout::NONE) {
+            let accepted = match poll(&mut waiting, server.pulse.timeout()) {
+                Ok(0) => continue,
                 Ok(_) => self.listener.accept(),
                 Err(e) => Err(e.into()),
             };

@@ -28,6 +28,7 @@ mod outbox;
 mod params;
 mod path_order;
 mod process_calls;
+mod pulse;
 mod reader;
 mod sandbox;
 mod session;
@@ -77,6 +78,7 @@ pub struct Server {
     live_processes: Count,
     /// What all processes have together.
     totals: Arc<Totals>,
+    pulse: pulse::Pulse,
     is_draining: AtomicBool,
     is_shutting_down: AtomicBool,
 }
@@ -107,6 +109,7 @@ impl Server {
             outboxes: Mutex::default(),
             live_processes: Count::default(),
             totals: Totals::new(config.retain_total_bytes, config.stdin_total_bytes),
+            pulse: pulse::Pulse::default(),
             is_draining: AtomicBool::new(false),
             is_shutting_down: AtomicBool::new(false),
             config,

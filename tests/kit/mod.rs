@@ -59,11 +59,12 @@ impl Server {
 
     /// A server for WebSocket clients on a free port, with more arguments.
     pub(crate) fn websocket(arguments: &[&str]) -> Server {
-        let mut child = command(&[&["--listen", "ws://127.0.0.1:0"], arguments].concat())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Server::on_port(command(&[&["--listen", "ws://127.0.0.1:0"], arguments].concat()))
+    }
+
+    /// The same, started by any command.
+    pub(crate) fn on_port(mut command: Command) -> Server {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut url = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut url)
