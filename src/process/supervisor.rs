@@ -36,6 +36,13 @@ const WORTH_A_LARGER_PIPE: usize = BLOCK_BYTES / 2;
 /// stays as it is, with 64 KiB.
 const LARGER_PIPE_BYTES: i32 = 256 * 1024;
 
+/// A process that has written that much at a time, and has done so just before, is likely to write on. It gets some time
+/// for that before what is there makes an event, unless that is large already: on a busy machine there would be an event
+/// for each of its writes. The pipe does not fill meanwhile: at 2 GB/s it holds what is written in 100 us.
+const WORTH_AN_EVENT: usize = 32 * 1024;
+const JUST_BEFORE: Duration = Duration::from_micros(500);
+const TIME_TO_WRITE_ON: Duration = Duration::from_micros(50);
+
 /// The same for a terminal, which gives at most a page a read and often less.
 const WORTH_ANOTHER_TERMINAL_READ: usize = 512;
 
@@ -161,6 +168,8 @@ struct Output {
     stream: Stream,
     /// A pipe that was not made larger yet.
     is_small: bool,
+    /// When the last read ended, if it brought much.
+    busy_at: Option<Instant>,
 }
 
 struct Supervisor {
@@ -204,11 +213,13 @@ impl Supervisor {
             fd: streams.stdout,
             stream: if tty { Stream::Pty } else { Stream::Stdout },
             is_small: !tty,
+            busy_at: None,
         };
         let stderr = streams.stderr.map(|fd| Output {
             fd,
             stream: Stream::Stderr,
             is_small: true,
+            busy_at: None,
         });
         let outputs = [Some(stdout), stderr];
         Supervisor {
@@ -456,6 +467,7 @@ impl Supervisor {
             WORTH_ANOTHER_READ
         };
         let (mut len, mut ended, mut failed) = (0, false, None);
+        let mut is_busy = output.busy_at.is_some_and(|at| at.elapsed() < JUST_BEFORE);
         while len < BLOCK_BYTES {
             match nix::unistd::read(&output.fd, &mut block.space()[len..]) {
                 Ok(0) => ended = true,
@@ -466,6 +478,11 @@ impl Supervisor {
                     }
                 }
                 Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) if is_busy && (WORTH_ANOTHER_READ..WORTH_AN_EVENT).contains(&len) => {
+                    is_busy = false;
+                    std::thread::sleep(TIME_TO_WRITE_ON);
+                    continue;
+                }
                 Err(Errno::EAGAIN) => {}
                 Err(errno) => {
                     ended = true;
@@ -477,6 +494,7 @@ impl Supervisor {
             }
             break;
         }
+        output.busy_at = (len >= WORTH_ANOTHER_READ && stream != Stream::Pty).then(Instant::now);
         if ended {
             self.outputs[i] = None;
         } else if output.is_small && self.may_read_ahead && len >= WORTH_A_LARGER_PIPE {
