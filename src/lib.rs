@@ -5,6 +5,7 @@ pub mod client;
 pub mod files;
 #[cfg(feature = "client")]
 pub mod host;
+mod metrics;
 pub mod process;
 pub mod protocol;
 pub mod sandbox;

@@ -42,6 +42,8 @@ pub(crate) struct ServeArgs {
     pub(crate) auth: AuthArgs,
     /// The limits.
     pub(crate) config: Box<ServerConfig>,
+    /// Whether there is `/metrics`.
+    pub(crate) metrics: bool,
     /// How long commands may go on after SIGTERM; not at all by default.
     pub(crate) drain_timeout: Duration,
     /// What is logged; warnings and errors by default.
@@ -102,6 +104,7 @@ struct Given {
     auth: GivenAuth,
     insecure_no_auth: Option<()>,
     limits: GivenLimits,
+    metrics: Option<()>,
     drain_timeout: Option<Duration>,
     log_level: Option<LevelFilter>,
 }
@@ -118,6 +121,7 @@ impl Given {
                 flag.put(&mut self.concurrent_requests, number)
             }
             "--insecure-no-auth" => flag.switch(&mut self.insecure_no_auth),
+            "--metrics" => flag.switch(&mut self.metrics),
             "--drain-timeout" => {
                 let time = flag.time(Duration::ZERO)?;
                 flag.put(&mut self.drain_timeout, time)
@@ -140,6 +144,9 @@ impl Given {
         let config = self.limits.config()?;
         let log_level = self.log_level.unwrap_or(LevelFilter::Warn);
         let auth = self.auth.auth_args()?;
+        if listen == Listen::Stdio && self.metrics.is_some() {
+            return wrong("--metrics requires a WebSocket listener, not stdio");
+        }
         match (listen, &auth) {
             (_, AuthArgs::None) => {}
             (Listen::Stdio, _) => {
@@ -162,6 +169,7 @@ impl Given {
             listen,
             auth,
             config,
+            metrics: self.metrics.is_some(),
             drain_timeout: self.drain_timeout.unwrap_or_default(),
             log_level,
         })

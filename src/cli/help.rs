@@ -80,6 +80,7 @@ the suffix k, KiB, m, MiB, g or GiB):
   --shutdown-limit TIME     For the end of the server [2s]
 
 Other:
+  --metrics                 Answer GET /metrics, to whoever may connect
   --drain-timeout TIME      How long commands may go on after SIGTERM [0]
   --log-level LEVEL         off, error, warn, info, debug or trace, to standard
                             error [default: warn]

@@ -38,6 +38,9 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
         warn!("failed to become a subreaper: {e}; what a command leaves behind may outlive it");
     }
     let life = Arc::new(Life::new(Server::new(ServerConfig::clone(&args.config))));
+    if args.metrics {
+        life.server.offer_metrics();
+    }
     let whom = match args.listen {
         Listen::Stdio => {
             serve_stdio(&life).map_err(|e| format!("failed to serve standard input: {e}"))?;

@@ -15,6 +15,7 @@ use super::bounds::{End, find};
 use super::error::{FilesError, FilesErrorKind};
 use super::place::{Links, Place, file_type};
 use super::read::{PIECE, fill, not_a_file, open_place, open_regular};
+use crate::metrics;
 use crate::protocol::bytes::{self, Content};
 use crate::protocol::files::FsOpenMode;
 
@@ -117,10 +118,13 @@ impl FileHandles {
             Entry::Occupied(_) => Err(FilesError::invalid_request(format!(
                 "file handle `{id}` already exists"
             ))),
-            Entry::Vacant(_) if is_full => Err(FilesError::invalid_request(format!(
-                "at most {} file handles may be open per connection",
-                self.limit
-            ))),
+            Entry::Vacant(_) if is_full => {
+                metrics::limit_met("max-file-handles");
+                Err(FilesError::invalid_request(format!(
+                    "at most {} file handles may be open per connection",
+                    self.limit
+                )))
+            }
             Entry::Vacant(slot) => {
                 *tickets += 1;
                 slot.insert(Slot::Taken(*tickets));

@@ -2,6 +2,7 @@
 
 use super::block::{Block, Bytes};
 use super::run_limits::LimitMet;
+use crate::metrics::{self, Count};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::fmt;
@@ -420,6 +421,9 @@ impl OutputLog {
                 self.bytes -= bytes.len();
                 let evicted = self.evicted.get_or_insert_default();
                 evicted.bytes += bytes.len() as u64;
+                if self.taken.is_none() {
+                    metrics::add(Count::EvictedBytes, bytes.len());
+                }
                 evicted.mark(self.base);
                 if evicted.spare.len() < SPARE_BLOCKS && !self.closed {
                     evicted.spare.extend(bytes.into_block());

@@ -4,6 +4,7 @@ use super::handle::Limits;
 use super::start::Stdio;
 use super::stdin_queue::{Reply, StdinQueue, WriteStatus};
 use super::totals::Share;
+use crate::metrics::{self, Count};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -95,7 +96,11 @@ impl Stdin {
         let (Some(fd), Some(queue)) = (&self.fd, &mut self.queue) else {
             return;
         };
-        queue.drain(|bytes| Ok(nix::unistd::write(fd, bytes)?));
+        queue.drain(|bytes| {
+            let written = nix::unistd::write(fd, bytes)?;
+            metrics::add(Count::StdinBytes, written);
+            Ok(written)
+        });
         // After an error the command is to see the end, too.
         if queue.is_at_end() || queue.is_closed() {
             self.fd = None;

@@ -7,6 +7,7 @@ use super::handle::{Ending, Owner, Phase, Process, Started};
 use super::output_log::{Exit, Failure, Stream};
 use super::run_limits::{LimitMet, Watch};
 use super::start::{self, StartError, StartSpec, Stdio, Streams};
+use crate::metrics::{self, Count};
 use crate::sys::mark::Kin;
 use crate::sys::{defect, ioctl, spawn, thread};
 use log::{debug, error};
@@ -512,6 +513,7 @@ impl Supervisor {
             self.end_for(limit);
         }
         if kept > 0 {
+            metrics::add(Count::OutputBytes, kept);
             self.append(stream, block, kept);
         } else {
             self.block = Some(block);

@@ -46,6 +46,11 @@ impl Totals {
         }
     }
 
+    /// What is retained of the output of all processes.
+    pub fn retained_bytes(&self) -> usize {
+        self.retained.bytes.load(Ordering::Relaxed)
+    }
+
     /// Has ended processes give up what they retain, while there is too much. What an attached client has yet to take,
     /// or to acknowledge, stays until it has. Returns whether there is room now.
     pub fn make_room(&self) -> bool {

@@ -8,6 +8,7 @@ use super::reader::Reader;
 use super::stream_sink::StreamSink;
 use super::writer::{SharedWriter, Sink};
 use super::{Present, Server};
+use crate::metrics::{self, Count};
 use crate::process::Audience;
 use crate::protocol::error::RpcError;
 use crate::protocol::message::RequestId;
@@ -175,6 +176,7 @@ impl Connection {
         bell: Receiver<()>,
         sink: Box<dyn Sink>,
     ) -> io::Result<(Conversation, SharedWriter)> {
+        metrics::add(Count::Connections, 1);
         let (writer_done, writer_ended) = bounded::<()>(0);
         let writer = SharedWriter::new(sink, self.outbox.clone(), flow, self.server.config.quantum_bytes);
         self.server.outboxes().insert(self.outbox.id(), self.outbox.clone());

@@ -8,6 +8,7 @@ use super::outbox::{Outbox, Responder};
 use super::params::Params;
 use super::session::{ResumeError, Session};
 use super::{Server, first_wire, process_calls};
+use crate::metrics;
 use crate::protocol::decode::{self, Decode};
 use crate::protocol::environment::{EnvironmentConfigParams, EnvironmentStatus};
 use crate::protocol::error::RpcError;
@@ -158,6 +159,7 @@ impl Dispatcher {
         defect::point("dispatcher", || method);
         let limit = self.context.server.config.max_requests;
         if unanswered > limit && !is_answered_at_once(method) {
+            metrics::limit_met("max-requests");
             let error = format!("too many requests are unanswered: a connection may have {limit}");
             return responder.fail(&RpcError::internal(error));
         }

@@ -2,7 +2,6 @@
 
 use super::Server;
 use crate::protocol::error::{DRAINING, RpcError};
-use crate::transport::http::Pages;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -38,11 +37,5 @@ impl Server {
             ));
         }
         Ok(())
-    }
-}
-
-impl Pages for Server {
-    fn is_ready(&self) -> bool {
-        !self.is_draining.load(Ordering::Relaxed)
     }
 }

@@ -8,6 +8,7 @@ use super::params::Params;
 use super::path_order::PathOrder;
 use super::worker_pool::{Job, WorkerPool};
 use crate::files::{FileHandles, LocalDevices, Patience, Replaced};
+use crate::metrics;
 use crate::protocol::error::RpcError;
 use crate::sys::defect;
 use crate::transport::large_memory::LargeMemory;
@@ -88,6 +89,7 @@ impl FileCalls {
         };
         let mut order = self.shared.order();
         if order.len() >= self.limit {
+            metrics::limit_met("max-file-calls");
             let error = format!(
                 "too many file calls are unfinished: a connection may have {}",
                 self.limit

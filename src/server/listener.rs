@@ -5,6 +5,7 @@ use super::outbox::Outbox;
 use super::reader::Reader;
 use super::stream_sink::StreamSink;
 use super::{Present, Server};
+use crate::metrics;
 use crate::process::Audience;
 use crate::sys::defect;
 use crate::transport::auth::{Authorizer, Identity};
@@ -44,6 +45,7 @@ impl Handshakes {
         if all.len() >= limit
             && let Some(oldest) = all.pop_front()
         {
+            metrics::limit_met("max-handshakes");
             // Its thread finds nothing more to read, and says why.
             let _ = oldest.shutdown(Shutdown::Read);
         }
@@ -215,6 +217,7 @@ fn upgrade(
             return Ok(None);
         }
         Err(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
+            metrics::limit_met("upgrade-timeout");
             http::refusal("408 Request Timeout", "the request did not come in time")
         }
         Err(e) => return Err(e),
@@ -232,6 +235,7 @@ fn upgrade(
                 }));
             }
             let text = format!("too many connections: the server has its limit of {limit}");
+            metrics::limit_met("max-connections");
             warn!("a client is turned away: {text}");
             http::refusal(UNAVAILABLE, &text)
         }
@@ -394,6 +398,7 @@ impl Server {
             let Some(outbox) = awaited.upgrade().filter(|outbox| !outbox.has_session()) else {
                 return;
             };
+            metrics::limit_met("initialize-timeout");
             outbox.close(1008, "there was no initialize in time");
             janitor.after(drain_limit, move || {
                 if let Some(outbox) = awaited.upgrade() {
@@ -416,6 +421,7 @@ impl Server {
                 return;
             };
             if outbox.silence() >= server.config.silence_limit {
+                metrics::limit_met("silence-limit");
                 info!("a client is silent for {:?}: its connection is cut", outbox.silence());
                 return outbox.cut();
             }

@@ -25,6 +25,7 @@ mod listener;
 mod long_poll;
 mod missing_watch;
 mod outbox;
+mod pages;
 mod params;
 mod path_order;
 mod process_calls;
@@ -40,6 +41,7 @@ pub use config::ServerConfig;
 pub use listener::WebSocketListener;
 
 use crate::files::LocalDevices;
+use crate::metrics;
 use crate::process::{Totals, kill_family};
 use crate::protocol::environment::EnvironmentInfo;
 use crate::protocol::error::RpcError;
@@ -79,6 +81,7 @@ pub struct Server {
     /// What all processes have together.
     totals: Arc<Totals>,
     pulse: pulse::Pulse,
+    offers_metrics: AtomicBool,
     is_draining: AtomicBool,
     is_shutting_down: AtomicBool,
 }
@@ -110,6 +113,7 @@ impl Server {
             live_processes: Count::default(),
             totals: Totals::new(config.retain_total_bytes, config.stdin_total_bytes),
             pulse: pulse::Pulse::default(),
+            offers_metrics: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             is_shutting_down: AtomicBool::new(false),
             config,
@@ -172,6 +176,7 @@ impl Server {
                 session.halve_processes();
             }
             if !self.totals.make_room() {
+                metrics::limit_met("retain-total-bytes");
                 return Err(RpcError::internal(format!(
                     "too much output is retained: all processes together may have {} bytes",
                     self.config.retain_total_bytes
@@ -179,9 +184,10 @@ impl Server {
             }
         }
         let limit = self.config.max_running;
-        self.live_processes
-            .enter(limit)
-            .ok_or_else(|| RpcError::internal(format!("too many processes run: the server has its limit of {limit}")))
+        self.live_processes.enter(limit).ok_or_else(|| {
+            metrics::limit_met("max-running");
+            RpcError::internal(format!("too many processes run: the server has its limit of {limit}"))
+        })
     }
 
     /// Ends a session and everything in it; with `detachments` see [`Sessions::close`].

@@ -2,6 +2,7 @@
 
 use super::answer_text::AnswerText;
 use super::config::ServerConfig;
+use crate::metrics::{self, Count};
 use crate::process::{Audience, Process};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, RequestId};
@@ -157,6 +158,7 @@ impl Outbox {
         if (before > self.max_unread_bytes || answers > self.max_unread_answers)
             && !self.broken.swap(true, Ordering::Relaxed)
         {
+            metrics::limit_met("max-unread-bytes");
             log::warn!("a client reads no answers: {answers} of {before} bytes wait; its connection is closed");
             (self.on_broken)();
         }
@@ -280,9 +282,11 @@ impl Outbox {
     pub(super) fn responder(self: &Arc<Outbox>, id: RequestId) -> (Responder, usize) {
         let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         *unanswered += 1;
+        metrics::add(Count::Requests, 1);
         let responder = Responder {
             outbox: self.clone(),
             id: Some(id),
+            begun: metrics::now(),
         };
         (responder, *unanswered)
     }
@@ -344,9 +348,16 @@ impl Companion for Outbox {
 pub(super) struct Responder {
     outbox: Arc<Outbox>,
     id: Option<RequestId>,
+    begun: Option<Instant>,
 }
 
 impl Responder {
+    /// The same, without looking at how long it takes.
+    pub(super) fn untimed(mut self) -> Responder {
+        self.begun = None;
+        self
+    }
+
     /// Answers with a result.
     pub(super) fn ok(mut self, result: &impl Serialize) {
         if let Some(id) = self.id.take() {
@@ -413,6 +424,7 @@ impl Drop for Responder {
             message::write_error(&mut message, Some(&id), &RpcError::internal(why));
             self.outbox.send(message);
         }
+        metrics::REQUESTS.took(self.begun);
         let mut unanswered = self.outbox.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         *unanswered -= 1;
         if *unanswered == 0 {

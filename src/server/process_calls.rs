@@ -6,6 +6,7 @@ use super::outbox::{Outgoing, Responder, Wire};
 use super::params::Params;
 use super::session::Session;
 use super::{Present, Server, sandbox};
+use crate::metrics::{self, Count};
 use crate::process::env_policy::child_environment;
 use crate::process::{
     self, Confine, Kin, Owner, Process, RunLimits, StartError, StartSpec, Started, Stdio, WriteStatus,
@@ -23,7 +24,7 @@ use crate::sandbox::legacy;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// `process/start`
 pub(super) fn start(context: &Context, responder: Responder, params: Params) {
@@ -79,6 +80,7 @@ pub(super) fn launch(context: &Context, responder: Responder, start: Result<Star
             server: Arc::downgrade(server),
             responder: responder.take(),
             wire,
+            begun: metrics::now(),
             _present: present,
         };
         let audience = outbox.map(|outbox| outbox.audience(wire));
@@ -98,6 +100,7 @@ struct Starter {
     server: Weak<Server>,
     responder: Option<Responder>,
     wire: Wire,
+    begun: Option<Instant>,
     /// Counts it among the server's live processes.
     _present: Present,
 }
@@ -105,7 +108,11 @@ struct Starter {
 impl Owner for Starter {
     fn started(&mut self, outcome: Result<Started, StartError>) {
         if outcome.is_err() {
+            metrics::add(Count::NotStarted, 1);
             self.session.remove_process(&self.id);
+        } else {
+            metrics::add(Count::Started, 1);
+            metrics::STARTS.took(self.begun);
         }
         if let Some(responder) = self.responder.take() {
             match outcome {
@@ -132,6 +139,7 @@ impl Owner for Starter {
     }
 
     fn ended(&mut self, process: &Arc<Process>) {
+        metrics::add(Count::Ended, 1);
         if let Some(server) = self.server.upgrade() {
             self.session.process_ended(process, &server);
         }
@@ -298,6 +306,8 @@ pub(super) fn read(context: &Context, responder: Responder, raw_params: Params) 
     if wait.is_zero() {
         return answer(responder);
     }
+    // Its time is none of the server's.
+    let responder = responder.untimed();
     // Shared, because a refused poll gives its call-back up.
     let responder = Arc::new(Mutex::new(Some(responder)));
     let take = |responder: &Mutex<Option<Responder>>| responder.lock().ok().and_then(|mut r| r.take());
@@ -310,6 +320,7 @@ pub(super) fn read(context: &Context, responder: Responder, raw_params: Params) 
         }
     });
     if let Some(responder) = (!parked).then(|| take(&responder)).flatten() {
+        metrics::limit_met("max-long-polls");
         let limit = context.server.config.max_long_polls;
         responder.fail(&RpcError::internal(format!(
             "too many reads wait: a connection may have {limit}"
@@ -340,6 +351,7 @@ pub(super) fn write(context: &Context, responder: Responder, params: Params) {
 
 /// That a process has as much unread input as is allowed.
 pub(super) fn stdin_full(id: &str, limit: usize) -> RpcError {
+    metrics::limit_met("stdin-hard-bytes");
     RpcError::internal(format!(
         "stdin of process {id} is full: it may have {limit} bytes that it has not read"
     ))
@@ -347,6 +359,7 @@ pub(super) fn stdin_full(id: &str, limit: usize) -> RpcError {
 
 /// That all processes together have as much unread input as is allowed.
 pub(super) fn all_stdin_full(limit: usize) -> RpcError {
+    metrics::limit_met("stdin-total-bytes");
     RpcError::internal(format!(
         "the server is full of input: all processes together may have {limit} bytes that they have not read"
     ))

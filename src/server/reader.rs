@@ -6,6 +6,7 @@ use super::gate::Gate;
 use super::outbox::Outbox;
 use super::params::Params;
 use super::writer::SharedWriter;
+use crate::metrics::{self, Count};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, Message};
 use crate::sys::defect;
@@ -19,6 +20,9 @@ use tungstenite::Bytes;
 /// A message of at least so many bytes is large: it is worth waking a thread for, so that the next one can be received
 /// while its parameters are decoded.
 const LARGE_BYTES: usize = 64 * 1024;
+
+/// The close code for a message that is too big (RFC 6455, section 7.4.1).
+const TOO_BIG: u16 = 1009;
 
 /// Parses what comes in, and takes it to the [`Desk`].
 pub(super) struct Reader {
@@ -60,9 +64,17 @@ impl Reader {
     fn next(&mut self, source: &mut impl Source) -> bool {
         let received = match source.next(&mut || self.write_answers()) {
             Incoming::Message { text, base64 } => self.parse(&text, base64, source.describe()),
-            Incoming::Refused(reason) => Err(format!("failed to read {}: {reason}", source.describe())),
+            Incoming::Refused(reason) => {
+                metrics::limit_met("max-message-bytes");
+                Err(format!("failed to read {}: {reason}", source.describe()))
+            }
             Incoming::Ended(Ended::ByPeer) => return false,
-            Incoming::Ended(Ended::Violation { code, reason }) => Ok((Received::Violation { code, reason }, false)),
+            Incoming::Ended(Ended::Violation { code, reason }) => {
+                if code == TOO_BIG {
+                    metrics::limit_met("max-message-bytes");
+                }
+                Ok((Received::Violation { code, reason }, false))
+            }
         };
         match received {
             Err(complaint) => {
@@ -83,6 +95,7 @@ impl Reader {
     /// What a message says, and whether it is large.
     fn parse(&self, text: &Bytes, base64: Range<usize>, kind: &str) -> Result<(Received, bool), String> {
         defect::point("reader", || text);
+        metrics::add(Count::ReceivedBytes, text.len());
         let is_large = text.len() >= LARGE_BYTES;
         if is_large {
             self.write_answers();

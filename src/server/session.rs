@@ -3,6 +3,7 @@
 use super::Server;
 use super::janitor::Janitor;
 use super::outbox::Outbox;
+use crate::metrics::{self, Count};
 use crate::process::{Audience, Kin, Process};
 use crate::protocol::error::RpcError;
 use crate::sys::{allocator, random};
@@ -127,6 +128,7 @@ impl Session {
             // What has ended gives way to what is to start.
             let oldest = inner.ended.iter().position(|(_, process)| process.is_told());
             let Some((_, oldest)) = oldest.and_then(|oldest| inner.ended.remove(oldest)) else {
+                metrics::limit_met("max-processes");
                 return Err(RpcError::internal(format!(
                     "too many processes: a session may have {limit}"
                 )));
@@ -325,6 +327,7 @@ impl Sessions {
         let id = random::uuid().map_err(|e| RpcError::internal(format!("failed to make a session id: {e}")))?;
         let mut sessions = self.sessions();
         if sessions.len() >= limit {
+            metrics::limit_met("max-sessions");
             return Err(RpcError::internal(format!(
                 "too many sessions: the server has its limit of {limit}"
             )));
@@ -341,6 +344,7 @@ impl Sessions {
             inner: Mutex::new(inner),
         });
         sessions.insert(session.id.clone(), session.clone());
+        metrics::add(Count::Sessions, 1);
         Ok(session)
     }
 
@@ -365,6 +369,7 @@ impl Sessions {
         }
         inner.attached = Some(outbox.clone());
         drop(inner);
+        metrics::add(Count::Resumptions, 1);
         Ok(session)
     }
 

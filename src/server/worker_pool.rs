@@ -1,6 +1,7 @@
 //! A few threads for work that may take long.
 
 use super::janitor::Janitor;
+use crate::metrics;
 use crate::sys::thread;
 use log::{error, warn};
 use std::collections::VecDeque;
@@ -116,6 +117,7 @@ impl WorkerPool {
             return;
         }
         if state.workers >= self.shared.max_workers {
+            metrics::limit_met("max-file-workers");
             warn!(
                 "{} file calls wait: all {} workers are busy",
                 state.jobs.len(),

@@ -40,12 +40,24 @@ pub enum Verdict {
 pub trait Pages {
     /// Whether new clients are welcome, for `/readyz`.
     fn is_ready(&self) -> bool;
+    /// Whether there is `/metrics`.
+    fn offers_metrics(&self) -> bool;
+    /// What it says.
+    fn metrics(&self) -> String;
 }
 
 /// Of a server about which there is nothing special.
 impl Pages for () {
     fn is_ready(&self) -> bool {
         true
+    }
+
+    fn offers_metrics(&self) -> bool {
+        false
+    }
+
+    fn metrics(&self) -> String {
+        String::new()
     }
 }
 
@@ -115,7 +127,12 @@ fn answer(
             Err(Response::text("503 Service Unavailable", "the server is about to end"))
         }
         "/readyz" | "/healthz" if reading => Err(Response::empty("200 OK")),
-        "/readyz" | "/healthz" => Err(Response::empty("405 Method Not Allowed").with("Allow: GET,HEAD")),
+        "/metrics" if pages.offers_metrics() && reading => {
+            identify(request, auth, now)?;
+            Err(Response::text("200 OK", &pages.metrics()))
+        }
+        "/metrics" if !pages.offers_metrics() => Err(Response::empty("404 Not Found")),
+        "/readyz" | "/healthz" | "/metrics" => Err(Response::empty("405 Method Not Allowed").with("Allow: GET,HEAD")),
         "/" if request.method == "GET" => upgrade(request, auth, now),
         "/" => Err(Response::empty("405 Method Not Allowed").with("Allow: GET")),
         _ => Err(Response::empty("404 Not Found")),
@@ -148,6 +165,12 @@ fn upgrade(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<
     if length || request.values("transfer-encoding").next().is_some() {
         return Err(bad_request("an upgrade must not have a body"));
     }
+    let identity = identify(request, auth, now)?;
+    Ok((derive_accept_key(key), identity))
+}
+
+/// Who the client is, if it may be let in.
+fn identify(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<Identity, Response> {
     let authorization = match request.values("authorization").count() {
         0 => None,
         // Two headers, or one that is no text, are no `Bearer` either.
@@ -158,10 +181,8 @@ fn upgrade(request: &Request<'_>, auth: &Authorizer, now: SystemTime) -> Result<
                 .unwrap_or_default(),
         ),
     };
-    let identity = auth
-        .check(authorization, now)
-        .map_err(|refusal| Response::text("401 Unauthorized", &refusal.to_string()).with("WWW-Authenticate: Bearer"))?;
-    Ok((derive_accept_key(key), identity))
+    auth.check(authorization, now)
+        .map_err(|refusal| Response::text("401 Unauthorized", &refusal.to_string()).with("WWW-Authenticate: Bearer"))
 }
 
 fn bad_request(text: &str) -> Response {

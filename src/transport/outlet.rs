@@ -1,5 +1,6 @@
 //! Where the bytes of a connection go.
 
+use crate::metrics::{self, Count};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -61,10 +62,12 @@ impl Outlet {
             Outlet::Tcp(socket) => send_at_once(socket.as_fd(), bytes),
             Outlet::Socket(socket) => send_at_once(socket.as_fd(), bytes),
         };
-        match written {
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
-            written => Ok(written?),
-        }
+        let written = match written {
+            Err(Errno::EAGAIN | Errno::EINTR) => 0,
+            written => written?,
+        };
+        metrics::add(Count::SentBytes, written);
+        Ok(written)
     }
 }
 
@@ -79,16 +82,8 @@ pub fn wait_for(file: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
     }
 }
 
-fn send_at_once(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
-    send(
-        socket.as_raw_fd(),
-        bytes,
-        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-    )
-}
-
-impl Write for Outlet {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Outlet {
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let mut file = match self {
                 Outlet::Stream(stream) => return stream.write(bytes),
@@ -101,6 +96,22 @@ impl Write for Outlet {
                 written => return written,
             }
         }
+    }
+}
+
+fn send_at_once(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
+    send(
+        socket.as_raw_fd(),
+        bytes,
+        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+    )
+}
+
+impl Write for Outlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.write_some(bytes)?;
+        metrics::add(Count::SentBytes, written);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
