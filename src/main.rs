@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Command::Help(page) => print(page),
         Command::Version => print(concat!("exec-server ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Serve(args) => {
-            cli::log_output::install(args.log_level);
+            cli::log_output::install(args.log_level, args.log_format);
             match cli::serve::serve(&args) {
                 Ok(never) => match never {},
                 Err(e) => fail(1, &e),

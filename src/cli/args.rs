@@ -16,6 +16,7 @@ use super::client::{CLIENT_COMMANDS, ClientCommand, parse_client};
 use super::flags::{Args, Flag, Page, UsageError, read_args, wrong};
 use super::help::{SANDBOX, SERVE};
 use super::limits::GivenLimits;
+use super::log_output::LogFormat;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct ServeArgs {
     pub(crate) drain_timeout: Duration,
     /// What is logged; warnings and errors by default.
     pub(crate) log_level: LevelFilter,
+    /// How; as text by default.
+    pub(crate) log_format: LogFormat,
 }
 
 /// Where clients connect.
@@ -107,6 +110,7 @@ struct Given {
     metrics: Option<()>,
     drain_timeout: Option<Duration>,
     log_level: Option<LevelFilter>,
+    log_format: Option<LogFormat>,
 }
 
 impl Given {
@@ -130,6 +134,14 @@ impl Given {
                 let what = "off, error, warn, info, debug or trace";
                 let level = flag.parsed(what, |text| text.parse().ok())?;
                 flag.put(&mut self.log_level, level)
+            }
+            "--log-format" => {
+                let format = flag.parsed("text or json", |text| match text {
+                    "text" => Some(LogFormat::Text),
+                    "json" => Some(LogFormat::Json),
+                    _ => None,
+                })?;
+                flag.put(&mut self.log_format, format)
             }
             name if name.starts_with("--ws-") => self.auth.take(flag),
             _ => self.limits.take(flag),
@@ -172,6 +184,7 @@ impl Given {
             metrics: self.metrics.is_some(),
             drain_timeout: self.drain_timeout.unwrap_or_default(),
             log_level,
+            log_format: self.log_format.unwrap_or(LogFormat::Text),
         })
     }
 }

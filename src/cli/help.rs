@@ -84,6 +84,7 @@ Other:
   --drain-timeout TIME      How long commands may go on after SIGTERM [0]
   --log-level LEVEL         off, error, warn, info, debug or trace, to standard
                             error [default: warn]
+  --log-format FORMAT       text or json, a line each [default: text]
   -h, --help                Print this page
   -V, --version             Print the version
 

@@ -455,6 +455,7 @@ impl Process {
             });
             if let Err(e) = thread::start("killer", supervisor::STACK_BYTES, kill) {
                 error!(
+                    process = self.id();
                     "failed to start a thread that kills what process {} has left: {e}",
                     self.id
                 );

@@ -257,7 +257,7 @@ impl Supervisor {
             }
         }
         self.process.record(|state| state.log.close());
-        debug!("process {} closed", self.child.pid);
+        debug!(process = self.process.id(), pid = self.child.pid.as_raw(); "process {} closed", self.child.pid);
         self.owner
     }
 
@@ -267,6 +267,7 @@ impl Supervisor {
             pid: self.child.pid.as_raw(),
             is_confined: self.child.is_confined(),
         };
+        debug!(process = self.process.id(), pid = started.pid; "process {} runs", started.pid);
         if let Some(owner) = &mut self.owner {
             owner.started(Ok(started));
         }
@@ -288,7 +289,7 @@ impl Supervisor {
     /// Something has failed that was to be done for the process: it is logged, and told with its end.
     fn fail(&mut self, what: &'static str, errno: Option<Errno>) {
         let failure = Failure { what, errno };
-        error!("process {}: {failure}", self.child.pid);
+        error!(process = self.process.id(), pid = self.child.pid.as_raw(); "process {}: {failure}", self.child.pid);
         self.failure.get_or_insert(failure);
     }
 
@@ -543,7 +544,7 @@ impl Supervisor {
     /// The process has ended: reads what it had written by then, and numbers its end after that.
     fn finish_leader(&mut self) {
         let mut exit = self.reap();
-        debug!("process {} exited with {}", self.child.pid, exit.code);
+        debug!(process = self.process.id(), pid = self.child.pid.as_raw(); "process {} exited with {}", self.child.pid, exit.code);
         self.process.stdin().close();
         if self.killed {
             // What it made as it was killed.

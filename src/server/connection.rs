@@ -19,7 +19,7 @@ use crate::transport::outlet::Outlet;
 use crate::transport::stdio::LineSource;
 use crate::transport::{Framing, log_end};
 use crossbeam_channel::{Receiver, Select, TryRecvError, bounded};
-use log::error;
+use log::{debug, error};
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -177,6 +177,7 @@ impl Connection {
         sink: Box<dyn Sink>,
     ) -> io::Result<(Conversation, SharedWriter)> {
         metrics::add(Count::Connections, 1);
+        debug!(conn = self.outbox.id(); "connection {} is open", self.outbox.id());
         let (writer_done, writer_ended) = bounded::<()>(0);
         let writer = SharedWriter::new(sink, self.outbox.clone(), flow, self.server.config.quantum_bytes);
         self.server.outboxes().insert(self.outbox.id(), self.outbox.clone());
@@ -189,7 +190,9 @@ impl Connection {
             match result {
                 Ok(Ok(())) => return,
                 Ok(Err(e)) => log_end("failed to write to a client", &e),
-                Err(_) => error!("writing to a client failed in an unforeseen way; its connection is cut"),
+                Err(_) => {
+                    error!(conn = outbox.id(); "writing to a client failed in an unforeseen way; its connection is cut")
+                }
             }
             outbox.cut();
         })?;
@@ -224,7 +227,7 @@ impl Conversation {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.dispatcher.carry_out(received)));
         self.violation = outcome
             .unwrap_or_else(|_| {
-                error!("a message could not be carried out: a defect of the server");
+                error!(conn = self.connection.outbox.id(); "a message could not be carried out: a defect of the server");
                 if !is_request {
                     let error = RpcError::internal("the server has failed in an unforeseen way");
                     self.connection.outbox.complain(&error);
@@ -276,6 +279,7 @@ impl Conversation {
             ended,
             ..
         } = self.connection;
+        debug!(conn = outbox.id(); "connection {} is over", outbox.id());
         // All that is left of it, so that whoever is told can rely on that.
         drop((self.dispatcher, session, self.registered, present, outbox, server));
         ended();

@@ -9,6 +9,7 @@ use super::params::Params;
 use super::session::{ResumeError, Session};
 use super::{Server, first_wire, process_calls};
 use crate::metrics;
+use crate::process::Audience;
 use crate::protocol::decode::{self, Decode};
 use crate::protocol::environment::{EnvironmentConfigParams, EnvironmentStatus};
 use crate::protocol::error::RpcError;
@@ -231,7 +232,7 @@ impl Dispatcher {
             Handshake::Initialized(client) => client.clone(),
             Handshake::New => {
                 let session = self.open_session()?;
-                info!("a client without a handshake opens session {}", session.id());
+                info!(conn = self.outbox.id(), session = session.id(); "a client without a handshake opens session {}", session.id());
                 Client {
                     session,
                     extended_signals: false,
@@ -291,6 +292,7 @@ impl Dispatcher {
             "opens"
         };
         info!(
+            conn = self.outbox.id(), session = session.id();
             "client `{}` {verb} session {}",
             params.client_name.escape_debug(),
             session.id()

@@ -115,7 +115,7 @@ impl WebSocketListener {
                 Ok((stream, peer)) => {
                     let admitted = catch_unwind(AssertUnwindSafe(|| self.admit(server, stream, peer)));
                     if admitted.is_err() {
-                        error!("client {peer} is turned away: a defect of the server");
+                        error!(client:% = peer; "client {peer} is turned away: a defect of the server");
                     }
                 }
                 Err(e) if is_short_of_descriptors(&e) => {
@@ -171,7 +171,7 @@ impl WebSocketListener {
         });
         if let Err(e) = outcome {
             self.handshakes.leave(&waiting);
-            error!("client {peer} is turned away: {e}");
+            error!(client:% = peer; "client {peer} is turned away: {e}");
         }
     }
 }
@@ -422,7 +422,7 @@ impl Server {
             };
             if outbox.silence() >= server.config.silence_limit {
                 metrics::limit_met("silence-limit");
-                info!("a client is silent for {:?}: its connection is cut", outbox.silence());
+                info!(conn = outbox.id(); "a client is silent for {:?}: its connection is cut", outbox.silence());
                 return outbox.cut();
             }
             if outbox.silence() >= server.config.ping_interval {
@@ -445,6 +445,7 @@ impl Server {
             let Some(outbox) = probed.upgrade() else { return };
             if outbox.silence() >= limit {
                 info!(
+                    conn = outbox.id();
                     "client {} is silent and its session is wanted: its connection is cut",
                     outbox.id()
                 );

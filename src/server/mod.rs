@@ -51,6 +51,7 @@ use crate::transport::large_memory::LargeMemory;
 use crate::transport::memory::ServerEnd;
 use crate::transport::outlet::Outlet;
 use janitor::Janitor;
+use log::debug;
 use outbox::Outbox;
 use session::{Session, Sessions};
 use std::collections::HashMap;
@@ -195,6 +196,7 @@ impl Server {
         let Some(processes) = self.sessions.close(session, detachments) else {
             return;
         };
+        debug!(session = session.id(); "session {} has ended", session.id());
         for process in &processes {
             process.kill();
         }

@@ -159,7 +159,7 @@ impl Outbox {
             && !self.broken.swap(true, Ordering::Relaxed)
         {
             metrics::limit_met("max-unread-bytes");
-            log::warn!("a client reads no answers: {answers} of {before} bytes wait; its connection is closed");
+            log::warn!(conn = self.id; "a client reads no answers: {answers} of {before} bytes wait; its connection is closed");
             (self.on_broken)();
         }
         // A broken connection needs nothing more, but its writer must end.

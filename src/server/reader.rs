@@ -7,6 +7,7 @@ use super::outbox::Outbox;
 use super::params::Params;
 use super::writer::SharedWriter;
 use crate::metrics::{self, Count};
+use crate::process::Audience;
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, Message};
 use crate::sys::defect;
@@ -52,7 +53,7 @@ impl Reader {
         let read = catch_unwind(AssertUnwindSafe(|| while self.next(&mut source) {}));
         if read.is_err() {
             let reason = "reading failed in an unforeseen way";
-            error!("{reason}; the connection is closed");
+            error!(conn = self.outbox.id(); "{reason}; the connection is closed");
             self.outbox.complain(&RpcError::internal(reason));
             let (code, reason) = (1011, reason.into());
             self.desk.take(Received::Violation { code, reason }, false);

@@ -273,7 +273,7 @@ impl Session {
         if ttl.is_zero() {
             return server.end_session(self, None);
         }
-        info!("session {} is detached and kept for {ttl:?}", self.id);
+        info!(conn = outbox.id(), session = &*self.id; "session {} is detached and kept for {ttl:?}", self.id);
         let (session, owner) = (Arc::downgrade(self), Arc::downgrade(server));
         server.janitor.after(ttl, move || {
             let (Some(session), Some(server)) = (session.upgrade(), owner.upgrade()) else {

@@ -48,7 +48,7 @@ pub(crate) fn carry_out(command: ClientCommand) -> ! {
         true => LevelFilter::Info,
         false => LevelFilter::Warn,
     };
-    log_output::install(level);
+    log_output::install(level, log_output::LogFormat::Text);
     allocator::limit_arenas();
     let done = match command {
         ClientCommand::Run(args) => run::run(args),
