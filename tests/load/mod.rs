@@ -87,8 +87,6 @@ pub(crate) struct Counts {
     terminates: AtomicU64,
     sessions: AtomicU64,
     resumes: AtomicU64,
-    /// Starts on a lost connection that were carried out after the session was resumed.
-    late_starts: AtomicU64,
     busy: AtomicU64,
     expired: AtomicU64,
     lost_connections: AtomicU64,

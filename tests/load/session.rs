@@ -27,7 +27,8 @@ const STUCK_AFTER: u64 = 600;
 enum Pending {
     Start(String),
     Recovery(String),
-    List,
+    /// With the processes that were to be started before.
+    List(Vec<String>),
     Write(String, u64),
     Terminate(String),
     /// A long poll, and what it goes on from.
@@ -260,7 +261,8 @@ impl<'a> Session<'a> {
         }
         // Handles end with their connection, so the file is begun anew.
         self.files = None;
-        self.request(wire, "process/list", json!({}), Pending::List)?;
+        let names = self.jobs.keys().cloned().collect();
+        self.request(wire, "process/list", json!({}), Pending::List(names))?;
         Ok(())
     }
 
@@ -484,20 +486,10 @@ impl<'a> Session<'a> {
                 };
                 job.runs = true;
                 if code.is_some() {
-                    // The start on the connection that was lost has gone on behind the list.
-                    if !answer["error"]["message"]
-                        .as_str()
-                        .is_some_and(|m| m.ends_with("already exists"))
-                    {
-                        return wrong("a start");
-                    }
-                    count(&self.shared.counts.late_starts, 1);
-                    job.held = Some(Vec::new());
-                    let params = json!({"processId": name, "afterSeq": job.last});
-                    self.request(wire, "process/read", params, Pending::Recovery(name))?;
+                    return wrong("a start");
                 }
             }
-            Some(Pending::List) => self.recover(wire, result)?,
+            Some(Pending::List(names)) => self.recover(wire, names, result)?,
             Some(Pending::Recovery(name)) => {
                 let Some(job) = self.jobs.get_mut(&name) else {
                     return Ok(());
@@ -535,14 +527,13 @@ impl<'a> Session<'a> {
     }
 
     /// Starts anew what was not started, and asks for what the rest has said meanwhile.
-    fn recover(&mut self, wire: &mut Wire, list: &Value) -> Result<()> {
+    fn recover(&mut self, wire: &mut Wire, names: Vec<String>, list: &Value) -> Result<()> {
         let listed: Vec<&str> = list["processes"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(|process| process["processId"].as_str())
             .collect();
-        let names: Vec<String> = self.jobs.keys().cloned().collect();
         for name in names {
             let is_listed = listed.contains(&name.as_str());
             let Some(job) = self.jobs.get_mut(&name) else { continue };
