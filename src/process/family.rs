@@ -25,9 +25,6 @@ use std::time::{Duration, Instant};
 /// that the second search normally finds nothing new; a fork bomb takes some more.
 const SEARCHES: usize = 64;
 
-/// How often is looked whether orphans have ended, which nobody tells.
-pub const LOOK: Duration = Duration::from_millis(20);
-
 /// Whether orphans become children of this process.
 static ADOPTS: AtomicBool = AtomicBool::new(false);
 
@@ -117,11 +114,6 @@ pub fn ask_to_end(kin: Kin) {
     }
 }
 
-/// Whether a command that was reaped has left something.
-pub fn is_left(kin: Kin) -> bool {
-    Table::open().is_ok_and(|table| !marked(&table, kin).is_empty())
-}
-
 /// Waits until nothing is left of a command that was reaped, at most so long.
 pub fn wait(kin: Kin, limit: Duration) {
     let start = Instant::now();
@@ -134,10 +126,10 @@ pub fn wait(kin: Kin, limit: Duration) {
 }
 
 /// One that lives of what a command that was reaped has left; a pidfd says when it has ended.
-fn living(kin: Kin) -> Option<OwnedFd> {
+pub fn living(kin: Kin) -> Option<OwnedFd> {
     let table = Table::open().ok()?;
     marked(&table, kin).into_iter().find_map(|pid| {
-        let member = pidfd::open(Pid::from_raw(pid)).ok()?;
+        let member = patiently(|| pidfd::open(Pid::from_raw(pid))).ok()?;
         let has_ended = poll(&mut [PollFd::new(member.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1);
         (!has_ended && table.is_of(pid, kin)).then_some(member)
     })

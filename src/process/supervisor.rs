@@ -188,6 +188,8 @@ struct Supervisor {
     settled: bool,
     reaped: bool,
     killed: bool,
+    /// One of those it has left, when only their end is waited for.
+    rest: Option<OwnedFd>,
     /// The first thing that has failed.
     failure: Option<Failure>,
 }
@@ -236,6 +238,7 @@ impl Supervisor {
             settled: false,
             reaped: false,
             killed: false,
+            rest: None,
             failure: None,
         }
     }
@@ -325,10 +328,13 @@ impl Supervisor {
         }
     }
 
-    /// Whether what it has left has some time yet to end by itself.
-    fn is_awaited(&self) -> bool {
+    /// Whether what it has left has some time yet to end by itself. Then it is known by whose end that goes on.
+    fn is_awaited(&mut self) -> bool {
         let is_asked = matches!(self.process.state().ending, Ending::Graceful(_));
-        is_asked && !self.child.has_namespaces() && family::is_left(self.kin)
+        self.rest = (is_asked && !self.child.has_namespaces())
+            .then(|| family::living(self.kin))
+            .flatten();
+        self.rest.is_some()
     }
 
     fn touch(&mut self) {
@@ -390,8 +396,6 @@ impl Supervisor {
                 }
             }
             Some(left) => {
-                let is_idle = self.reaped && self.outputs.iter().all(Option::is_none);
-                let left = if is_idle { left.min(family::LOOK) } else { left };
                 // Rounded up, so that it does not wake just before the time; a wait too long to be told is cut in pieces.
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             }
@@ -427,6 +431,8 @@ impl Supervisor {
         };
         if !self.reaped {
             watch(self.child.pidfd.as_fd(), PollFlags::POLLIN);
+        } else if let Some(rest) = &self.rest {
+            watch(rest.as_fd(), PollFlags::POLLIN);
         }
         if let Some(stdin) = &stdin {
             watch(stdin.as_fd(), PollFlags::POLLOUT);
@@ -448,7 +454,7 @@ impl Supervisor {
             let _ = self.wake.read();
         }
         let mut ready = Ready {
-            ended: !self.reaped && next(),
+            ended: (!self.reaped || self.rest.is_some()) && next(),
             stdin: stdin.is_some() && next(),
             outputs: [false; 2],
         };
