@@ -2,8 +2,12 @@
 
 mod kit;
 
-use kit::{Client, Server, both, bytes, is_alive, program, script, threads_and_fds, until, with_stdin};
+use kit::{Client, Dir, Server, both, bytes, is_alive, program, script, threads_and_fds, until, with_stdin};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Resumes a session whose connection may not be known to be gone yet.
@@ -53,6 +57,47 @@ fn a_session_goes_on_after_its_connection_is_cut() {
         (&list["processes"][0]["processId"], &list["processes"][0]["exited"]),
         (&json!("a"), &json!(false))
     );
+}
+
+#[test]
+fn who_only_ends_the_input_gets_what_was_asked_for_before() {
+    let directory = Dir::new();
+    let fifo = directory.path("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let mut hold = File::options().read(true).write(true).open(&fifo).unwrap();
+    let arguments = ["--drain-limit", "1000"];
+    let on_pipes = Server::on_pipes(kit::command(&[&["--listen", "stdio"][..], &arguments].concat()));
+    let over_websocket = Server::websocket(&arguments);
+    let client = over_websocket.connect();
+    for (_server, mut client) in [on_pipes, (over_websocket, client)] {
+        client.handshake();
+        client.start(script("a", &format!("read line <{}; echo $line", fifo.display())));
+        let poll = client.request("process/read", json!({"processId": "a", "waitMs": u64::MAX}));
+        let info = client.request("environment/info", Value::Null);
+        client.close_input();
+        // Long before the line.
+        assert!(client.answer(info)["result"].is_object());
+        hold.write_all(b"asked before\n").unwrap();
+        let answer = client.answer(poll);
+        assert_eq!(bytes(&answer["result"]["chunks"][0]["chunk"]), b"asked before\n");
+    }
+}
+
+#[test]
+fn a_session_whose_client_sends_no_more_is_free_though_there_are_answers_to_come() {
+    let server = Server::websocket(&["--drain-limit", "1000", "--probe-limit", "1000"]);
+    let mut client = server.client();
+    client.start(with_stdin(program("a", &["/bin/cat"])));
+    let poll = client.request("process/read", json!({"processId": "a", "waitMs": u64::MAX}));
+    client.close_input();
+    let mut other = resume(&server, &client.session);
+    // The one before is cut off.
+    assert!(client.rest().iter().all(|message| message["id"] != poll));
+    assert_eq!(other.write("a", "1", "one"), "accepted");
+    other.output_until("a", "one");
+    drop(client);
+    assert_eq!(other.write("a", "2", "two"), "accepted");
+    other.output_until("a", "two");
 }
 
 #[test]

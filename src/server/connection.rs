@@ -253,6 +253,8 @@ impl Conversation {
         } else {
             Duration::ZERO
         };
+        // From now on its session is free for whoever wants it, though it may get more.
+        outbox.set_ending();
         if self.violation.is_none() && !connection.drain_limit.is_zero() {
             outbox.wait_answered(connection.drain_limit);
         }

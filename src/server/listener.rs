@@ -334,7 +334,7 @@ fn start(server: &Arc<Server>, socket: Arc<TcpStream>, upgraded: Upgraded) -> io
         outbox: outbox.clone(),
         identity,
         session_ttl: server.config.session_ttl,
-        drain_limit: Duration::ZERO,
+        drain_limit: server.config.drain_limit,
         ended: close_later(server, &socket),
         present,
     };

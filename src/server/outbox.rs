@@ -55,8 +55,12 @@ pub struct Outbox {
     /// It was asked for a sign of life because its session is wanted.
     is_probed: AtomicBool,
     has_session: AtomicBool,
+    /// Nothing more is received.
+    is_ending: AtomicBool,
     /// Requests whose answer is still being worked on.
     unanswered: Mutex<usize>,
+    /// Nobody waits for those answers.
+    awaits_nothing: AtomicBool,
     all_answered: Condvar,
     /// When the other side was last heard of, in milliseconds since `epoch`.
     heard: AtomicU64,
@@ -125,7 +129,9 @@ impl Outbox {
             on_broken,
             is_probed: AtomicBool::new(false),
             has_session: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             unanswered: Mutex::new(0),
+            awaits_nothing: AtomicBool::new(false),
             all_answered: Condvar::new(),
             heard: AtomicU64::new(0),
             epoch: Instant::now(),
@@ -160,7 +166,7 @@ impl Outbox {
         {
             metrics::limit_met("max-unread-bytes");
             log::warn!(conn = self.id; "a client reads no answers: {answers} of {before} bytes wait; its connection is closed");
-            (self.on_broken)();
+            self.cut();
         }
         // A broken connection needs nothing more, but its writer must end.
         let is_last = matches!(outgoing, Outgoing::Finish);
@@ -249,6 +255,25 @@ impl Outbox {
     pub(super) fn cut(&self) {
         self.broken.store(true, Ordering::Relaxed);
         (self.on_broken)();
+        self.await_nothing();
+    }
+
+    /// The other side reads no more answers: nobody waits for those that are still worked on.
+    pub(super) fn await_nothing(&self) {
+        let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        self.awaits_nothing.store(true, Ordering::Relaxed);
+        drop(unanswered);
+        self.all_answered.notify_all();
+    }
+
+    /// All that was received is carried out, and nothing more is received.
+    pub(super) fn set_ending(&self) {
+        self.is_ending.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing more is received.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire)
     }
 
     /// A process has news.
@@ -272,10 +297,12 @@ impl Outbox {
         }
     }
 
-    /// Waits until every request has its answer, for at most `limit`.
+    /// Waits until every request has its answer, for at most `limit`; not if nobody is there to read it.
     pub(super) fn wait_answered(&self, limit: Duration) {
         let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.all_answered.wait_timeout_while(unanswered, limit, |n| *n > 0);
+        let _ = self.all_answered.wait_timeout_while(unanswered, limit, |n| {
+            *n > 0 && !self.awaits_nothing.load(Ordering::Relaxed)
+        });
     }
 
     /// A request to be answered later, and how many there are with it.

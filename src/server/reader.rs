@@ -69,7 +69,11 @@ impl Reader {
                 metrics::limit_met("max-message-bytes");
                 Err(format!("failed to read {}: {reason}", source.describe()))
             }
-            Incoming::Ended(Ended::ByPeer) => return false,
+            Incoming::Ended(Ended::Input) => return false,
+            Incoming::Ended(Ended::ByPeer) => {
+                self.outbox.await_nothing();
+                return false;
+            }
             Incoming::Ended(Ended::Violation { code, reason }) => {
                 if code == TOO_BIG {
                     metrics::limit_met("max-message-bytes");

@@ -348,8 +348,8 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Attaches a connection to a session that has none. If it has one, that is returned. To anybody but who has made
-    /// it, it does not exist.
+    /// Attaches a connection to a session that has none, or one that receives nothing more, which is cut then. If it
+    /// has another, that is returned. To anybody but who has made it, it does not exist.
     pub(super) fn resume(
         &self,
         id: &str,
@@ -364,12 +364,19 @@ impl Sessions {
         if inner.is_over {
             return Err(ResumeError::Unknown);
         }
-        if let Some(attached) = &inner.attached {
+        if let Some(attached) = inner.attached.as_ref().filter(|attached| !attached.is_ending()) {
             return Err(ResumeError::Attached(attached.clone()));
         }
-        inner.attached = Some(outbox.clone());
+        let before = inner.attached.replace(outbox.clone());
+        let processes: Vec<_> = before.iter().flat_map(|_| inner.all().cloned()).collect();
         drop(inner);
         metrics::add(Count::Resumptions, 1);
+        if let Some(before) = before {
+            for process in processes {
+                process.detach(before.id());
+            }
+            before.cut();
+        }
         Ok(session)
     }
 

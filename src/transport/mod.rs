@@ -47,7 +47,9 @@ impl Incoming {
 /// Why nothing more comes in.
 #[derive(Debug)]
 pub enum Ended {
-    /// The other side has said so, or is gone.
+    /// The other side has ended what it sends. It may still read.
+    Input,
+    /// The other side has said that it reads nothing more either, or is gone.
     ByPeer,
     /// The other side broke the framing in a way that leaves nothing to go on from.
     Violation {

@@ -34,7 +34,7 @@ impl<R: Read + Send> Source for LineSource<R> {
             match self.lines.take_line() {
                 Some(Ok((text, base64))) => return Incoming::Message { text, base64 },
                 Some(Err(e)) => return Incoming::Refused(e.to_string()),
-                None if self.at_end => return Incoming::Ended(Ended::ByPeer),
+                None if self.at_end => return Incoming::Ended(Ended::Input),
                 None => {}
             }
             before_waiting();

@@ -70,7 +70,7 @@ impl<R: Read + Send> Source for WebSocketSource<R> {
             }
             before_waiting();
             match self.stream.read(self.frames.spare()) {
-                Ok(0) => return Incoming::Ended(Ended::ByPeer),
+                Ok(0) => return Incoming::Ended(Ended::Input),
                 Ok(n) => {
                     self.companion.heard();
                     self.frames.filled(n);

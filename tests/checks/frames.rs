@@ -103,7 +103,7 @@ pub fn server(bytes: &[u8], max_bytes: usize, pieces: Pieces<'_>) -> Outcome {
                 outcome.messages.push(text.to_vec());
             }
             Incoming::Refused(reason) => panic!("a WebSocket message is never refused, but: {reason}"),
-            Incoming::Ended(Ended::ByPeer) => break None,
+            Incoming::Ended(Ended::Input | Ended::ByPeer) => break None,
             Incoming::Ended(Ended::Violation { code, .. }) => break Some(code),
         }
     };
