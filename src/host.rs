@@ -35,6 +35,8 @@
 //! - A request of the server's never hangs: it is refused when events wait up to the capacity, when nobody takes events
 //!   any more, and at the end.
 
+#[cfg(test)]
+mod defect_tests;
 mod event_queue;
 mod handle;
 mod runtime;

@@ -7,8 +7,10 @@ use super::outgoing::Outgoing;
 use super::pending::{CallError, Purpose};
 use super::recovery::recover;
 use super::session::{Duty, Session};
+use crate::sys::defect;
 use crate::sys::thread::Thread;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +26,18 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Works until the client is closed. Then its reader has ended as well.
+    /// Works until the client is closed. Then its reader has ended as well. A defect ends the session: nobody would resume
+    /// it any more.
     pub(super) fn run(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            let reason = "the client has failed in an unforeseen way";
+            log::error!("{reason}; its session is given up");
+            self.session.abandon(reason);
+        }
+        self.join_reader();
+    }
+
+    fn work(&mut self) {
         // Also looked at here, as `Duty::Stop` may have been met in a recovery.
         while !self.session.is_closed() {
             let connection = self.session.connection_now();
@@ -35,13 +47,14 @@ impl Keeper {
                 Some(sleep) => self.duties.recv_timeout(sleep),
                 None => self.duties.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
+            defect::point("client keeper", || self.session.id.get().map_or("", String::as_str));
             match duty {
                 Ok(Duty::Flush(connection)) => {
                     if let Some(connection) = connection.upgrade() {
                         connection.flush();
                     }
                 }
-                Ok(Duty::Recover(reason)) => recover(&mut self, &reason),
+                Ok(Duty::Recover(reason)) => recover(self, &reason),
                 Ok(Duty::Terminate(process_id)) => {
                     match self.session.connection_now() {
                         Some(connection) => drop(self.terminate(&connection, &process_id)),
@@ -53,7 +66,6 @@ impl Keeper {
                 Ok(Duty::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.join_reader();
     }
 
     /// Waits for the end of the newest connection's thread.

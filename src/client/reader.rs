@@ -4,14 +4,15 @@ use super::connection::{Connection, Wire};
 use super::incoming::{Incoming, stream_named, understand};
 use super::server_command::{ServerCommand, Turn};
 use super::session::Session;
-use crate::sys::thread;
 use crate::sys::thread::Thread;
+use crate::sys::{defect, thread};
 use crate::transport::frame_splitter::{Frame, FrameSplitter};
 use crate::transport::line::LineSplitter;
 use crate::transport::memory::ToClient;
 use crossbeam_channel::{Receiver, select};
 use std::io::{self, Read};
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tungstenite::Bytes;
 
@@ -28,21 +29,24 @@ pub(super) enum Entrance {
     Memory(Receiver<ToClient>),
 }
 
-/// Starts the thread. It ends with the connection.
+/// Starts the thread. It ends with the connection, and a defect in it is an end of that, too.
 pub(super) fn start(session: Arc<Session>, connection: Arc<Connection>, entrance: Entrance) -> io::Result<Thread> {
     spawn("client reader", move || {
         let max_bytes = session.options.max_message_bytes;
         let mut reader = Reader { session, connection };
-        let reason = match entrance {
-            Entrance::WebSocket(stream, early) => reader.read_websocket(&stream, &early, max_bytes),
-            Entrance::Command(mut command) => {
-                let reason = reader.read_lines(&mut command, max_bytes);
-                // Those who wait are told before the command has ended.
-                return reader.end(reason);
-            }
-            Entrance::Memory(incoming) => reader.read_memory(&incoming),
+        let mut entrance = entrance;
+        let read = catch_unwind(AssertUnwindSafe(|| match &mut entrance {
+            Entrance::WebSocket(stream, early) => reader.read_websocket(stream, early, max_bytes),
+            Entrance::Command(command) => reader.read_lines(command, max_bytes),
+            Entrance::Memory(incoming) => reader.read_memory(incoming),
+        }));
+        let failed = |_| {
+            let reason = "reading failed in an unforeseen way";
+            log::error!("{reason}; the connection is closed");
+            Some(reason.to_owned())
         };
-        reader.end(reason);
+        // Those who wait are told before a command has ended.
+        reader.end(read.unwrap_or_else(failed));
     })
 }
 
@@ -161,6 +165,7 @@ impl Reader {
 
     /// The same with the bytes that empty strings in it stand for.
     fn take_with(&mut self, text: &[u8], bulk: Vec<Bytes>) -> Result<(), String> {
+        defect::point("client reader", || text);
         match understand(text, &self.connection.label)? {
             Incoming::Output {
                 process_id,

@@ -252,6 +252,15 @@ impl Session {
         *lock(&self.watch) = None;
     }
 
+    /// There will be no connection any more, and what there is of one is cut.
+    pub(super) fn abandon(&self, reason: &str) {
+        let newest = lock(&self.link).newest.clone();
+        self.fail(reason);
+        if let Some(connection) = newest {
+            connection.cut(reason.to_owned());
+        }
+    }
+
     /// Closes the client. Nothing waits any more when this returns.
     pub(super) fn close(&self) {
         let deadline = Instant::now() + LAST_LIMIT;

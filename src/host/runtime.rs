@@ -5,12 +5,14 @@ use super::{JsonText, OVERLOADED};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::{self, Limits, Message, RequestId};
 use crate::server::Server;
+use crate::sys::defect;
 use crate::transport::memory::{ClientEnd, ToClient, ToServer};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError};
-use log::warn;
+use log::{error, warn};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tungstenite::Bytes;
@@ -97,10 +99,14 @@ impl Runtime {
         }
     }
 
-    /// Runs until one side is gone, and then ends the other.
+    /// Runs until one side is gone, and then ends the other. A defect here ends both.
     pub(super) fn run(mut self, embedded: Option<Embedded>) {
         let end = loop {
-            if let Err(end) = self.step() {
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.step()));
+            if let Err(end) = stepped.unwrap_or_else(|_| {
+                error!("an in-process host has failed in an unforeseen way; it ends");
+                Err(End::ServerGone)
+            }) {
                 break end;
             }
         };
@@ -152,6 +158,7 @@ impl Runtime {
                 bulk,
                 reply,
             } => {
+                defect::point("host", || method.as_bytes());
                 if self.pending.contains_key(&id) {
                     let error = format!("duplicate request id: {id}");
                     let _ = reply.send(Err(RpcError::invalid_request(error)));
@@ -204,7 +211,10 @@ impl Runtime {
 
     fn receive(&mut self, message: ToClient) -> Result<(), End> {
         let text = match message {
-            ToClient::Message(text) => text,
+            ToClient::Message(text) => {
+                defect::point("host", || &text);
+                text
+            }
             ToClient::Answer { .. } => {
                 warn!("the server answers with bytes that were asked for in base64");
                 return Ok(());
