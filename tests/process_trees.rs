@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 /// Ways to start a program that shall be lost, as it is found neither in the group or session of the command, nor below it,
 /// nor by its environment or open files.
@@ -58,6 +59,10 @@ impl Lost {
     }
 
     fn all_started(&self) {
+        self.started(ESCAPES.len());
+    }
+
+    fn started(&self, n: usize) {
         until("programs that have got away", || {
             let alive = self.alive();
             // With the shells that have their names in their arguments, until they are gone.
@@ -65,7 +70,7 @@ impl Lost {
                 let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 text.starts_with(b"/bin/sh\0/")
             });
-            (programs.count() >= ESCAPES.len()).then_some(())
+            (programs.count() >= n).then_some(())
         });
     }
 
@@ -340,6 +345,34 @@ fn a_fork_bomb_ends() {
         client.finish("a");
         until("its end", || alive_with(&path).is_empty().then_some(()));
     });
+}
+
+#[test]
+fn where_there_can_be_no_mark_what_is_below_a_command_ends_with_it() {
+    let mut command = Command::new("prlimit");
+    // Below every mark.
+    command.args(["prlimit", "--locks=1000:1000", kit::PROGRAM, "--listen", "stdio"]);
+    let (mut server, mut client) = Server::on_pipes(command);
+    client.handshake();
+    let lost = Lost::new();
+    let path = lost.0.path("lost").display().to_string();
+    // In its group, and below it in another and in another session.
+    client.start(script(
+        "a",
+        &format!("{path} & setsid {path} & (set -m; {path} & wait) & echo started; wait"),
+    ));
+    client.output_until("a", "started\n");
+    lost.started(3);
+    client.call("process/terminate", json!({"processId": "a"}));
+    assert_eq!(client.finish("a").code, 137);
+    lost.all_gone();
+    // What is nowhere below it goes with the server.
+    client.start(script("b", &lost.script("exec true")));
+    client.finish("b");
+    lost.all_started();
+    client.close_input();
+    assert!(server.wait().success());
+    lost.all_gone();
 }
 
 #[test]

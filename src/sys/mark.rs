@@ -18,6 +18,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 ///
 /// A mark has a zero, so that it is never "unlimited"; 19 random bits of this program; 20 of a group of commands; 24 of a
 /// command. Those of the last two are counted, and begin again after as many.
+///
+/// Two programs have the same 19 bits once in 524 288 times; then the keeper of one that is killed takes the other's
+/// commands for its own. The bits of the process id would not be safer: programs in different namespaces have the same one
+/// all the time (1, in containers), and see each other's processes where one is in the other. To look at all processes for
+/// bits that are free would take longer than all else at the start. More bits would have to be taken from those that are
+/// counted, where to begin again does the same harm to a program that runs for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kin {
     value: u64,
@@ -63,7 +69,8 @@ impl Kin {
         }
     }
 
-    /// What to set to bear this mark: the soft limit, and the hard one as it is.
+    /// What to set to bear this mark: the soft limit, and the hard one as it is. If that is less, which nobody has a
+    /// reason for, there is no mark, and what has lost its parent is found only at the end of this program.
     pub(super) fn limits(self) -> [u64; 2] {
         static HARD: LazyLock<u64> = LazyLock::new(|| limits_of(0).map_or(u64::MAX, |limits| limits[1]));
         [self.value, *HARD]
