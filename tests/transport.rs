@@ -3,12 +3,15 @@
 mod kit;
 
 use kit::{Client, DEADLINE, Dir, Server, both, command};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::{Value, json};
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame;
@@ -337,6 +340,38 @@ fn a_server_that_anybody_could_reach_does_not_start() {
     let taken = format!("ws://{}", server.address());
     let output = command(&["--listen", &taken]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_pipe_of_another_user_that_does_not_wait_is_waited_for() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: only root can start a server as another user");
+    }
+    let dir = Dir::new();
+    let (large, server) = (dir.path("large"), dir.path("exec-server"));
+    std::fs::write(&large, vec![7; 3_000_000]).unwrap();
+    std::fs::copy(kit::PROGRAM, &server).unwrap();
+    for path in [large.parent().unwrap(), &large, &server] {
+        std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let mut child = command
+        .arg(server)
+        .args(["--listen", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(theirs)
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut client = Client::of_pipes(child.stdin.take().unwrap(), ours.into());
+    client.handshake();
+    let content = client.call("fs/readFile", json!({"path": dir.uri("large")}));
+    assert_eq!(content["dataBase64"].as_str().map(str::len), Some(4_000_000));
+    client.close_input();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -17,12 +17,13 @@ use std::sync::Arc;
 pub enum Outlet {
     /// One that can only be waited for.
     Stream(Box<dyn Write + Send>),
-    /// A pipe that was opened a second time: whether writing waits belongs to an open file, and others may have ours too.
-    Pipe {
+    /// A file of any other kind.
+    File {
         /// As it was given.
         waiting: File,
-        /// The second one.
-        at_once: File,
+        /// A pipe that was opened a second time, if it may be, as not by another user than its maker: whether writing waits
+        /// belongs to an open file, and others may have ours too.
+        at_once: Option<File>,
     },
     /// A connected TCP socket.
     Tcp(Arc<TcpStream>),
@@ -39,15 +40,15 @@ impl Outlet {
             Ok(SFlag::S_IFIFO) => {
                 let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
                 let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-                match open(&path, flags, Mode::empty()) {
-                    Ok(at_once) => Outlet::Pipe {
-                        waiting: file,
-                        at_once: at_once.into(),
-                    },
-                    Err(_) => Outlet::Stream(Box::new(file)),
+                Outlet::File {
+                    waiting: file,
+                    at_once: open(&path, flags, Mode::empty()).ok().map(File::from),
                 }
             }
-            _ => Outlet::Stream(Box::new(file)),
+            _ => Outlet::File {
+                waiting: file,
+                at_once: None,
+            },
         }
     }
 
@@ -57,8 +58,10 @@ impl Outlet {
     /// What the system said, but for that it would have to wait.
     pub fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match self {
-            Outlet::Stream(_) => return Ok(0),
-            Outlet::Pipe { at_once, .. } => nix::unistd::write(at_once, bytes),
+            Outlet::Stream(_) | Outlet::File { at_once: None, .. } => return Ok(0),
+            Outlet::File {
+                at_once: Some(at_once), ..
+            } => nix::unistd::write(at_once, bytes),
             Outlet::Tcp(socket) => send_at_once(socket.as_fd(), bytes),
             Outlet::Socket(socket) => send_at_once(socket.as_fd(), bytes),
         };
@@ -88,7 +91,7 @@ impl Outlet {
             let mut file = match self {
                 Outlet::Stream(stream) => return stream.write(bytes),
                 Outlet::Tcp(socket) => return (&**socket).write(bytes),
-                Outlet::Pipe { waiting: file, .. } | Outlet::Socket(file) => &*file,
+                Outlet::File { waiting: file, .. } | Outlet::Socket(file) => &*file,
             };
             match file.write(bytes) {
                 // Somebody who shares it has made it so that it does not wait.
@@ -147,7 +150,7 @@ mod tests {
     fn a_full_pipe_is_not_waited_for_and_loses_nothing() {
         let (reader, writer) = pipe().unwrap();
         let mut outlet = Outlet::of_file(writer.into());
-        assert!(matches!(outlet, Outlet::Pipe { .. }));
+        assert!(matches!(outlet, Outlet::File { at_once: Some(_), .. }));
         let mut expected = fill(&mut outlet);
         assert!(expected >= 4096);
         let mut reader = File::from(reader);

@@ -57,7 +57,7 @@ pub(crate) struct Run {
 }
 
 impl Client {
-    pub(super) fn of_pipes(input: ChildStdin, output: ChildStdout) -> Client {
+    pub(crate) fn of_pipes(input: ChildStdin, output: ChildStdout) -> Client {
         Client::new(Wire::Pipes {
             input: Some(input),
             output,
