@@ -8,7 +8,9 @@ mod random;
 mod kit;
 
 use exec_server::client::{ExecServerClient, ExecServerProcess, RemoteExecServerConnectArgs, StartOptions};
-use exec_server::server::{Server, ServerConfig, WebSocketListener};
+use exec_server::server::{Listener, Server, ServerConfig};
+use exec_server::transport::address::Address;
+use exec_server::transport::admission::Admission;
 use exec_server::transport::auth::Authorizer;
 use kit::{DEADLINE, Fault, FaultProxy, PATH, until};
 use random::Random;
@@ -31,8 +33,11 @@ impl Here {
             ..ServerConfig::default()
         };
         let server = Server::new(config);
-        let listener = WebSocketListener::bind("127.0.0.1:0".parse().unwrap(), Authorizer::None).unwrap();
-        let address = listener.local_addr().unwrap();
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let listener = Listener::bind(&any, Admission::from(Authorizer::None).into()).unwrap();
+        let Address::Tcp(address) = *listener.address() else {
+            panic!("not of TCP")
+        };
         listener.serve(server.clone()).unwrap();
         Here { server, address }
     }

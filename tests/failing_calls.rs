@@ -11,7 +11,9 @@ mod failing_calls;
 mod fault_scenario;
 mod kit;
 
-use exec_server::server::{Server, ServerConfig, WebSocketListener};
+use exec_server::server::{Listener, Server, ServerConfig};
+use exec_server::transport::address::Address;
+use exec_server::transport::admission::Admission;
 use exec_server::transport::auth::Authorizer;
 use failing_calls::{CALLS, NUMBERED, exempt_this_thread, fail, shorten, stop};
 use fault_scenario::{ALL, Footprint, Part, Round, Socket, leftover, round};
@@ -51,8 +53,11 @@ fn listen() -> SocketAddr {
         session_ttl: Duration::from_secs(2),
         ..ServerConfig::default()
     };
-    let listener = WebSocketListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Authorizer::None).unwrap();
-    let address = listener.local_addr().unwrap();
+    let any = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let listener = Listener::bind(&any, Admission::from(Authorizer::None).into()).unwrap();
+    let Address::Tcp(address) = *listener.address() else {
+        panic!("not of TCP")
+    };
     listener.serve(Server::new(config)).unwrap();
     address
 }

@@ -4,10 +4,12 @@
 //! is said in the same words.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use exec_server::server::ServerConfig;
+use exec_server::transport::address::Address;
 use log::LevelFilter;
 
 use super::auth::{AuthArgs, GivenAuth};
@@ -17,6 +19,7 @@ use super::flags::{Args, Flag, Page, UsageError, read_args, wrong};
 use super::help::{SANDBOX, SERVE};
 use super::limits::GivenLimits;
 use super::log_output::LogFormat;
+use super::ways::is_open;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -37,10 +40,14 @@ pub(crate) enum Command {
 /// How to serve.
 #[derive(Debug)]
 pub(crate) struct ServeArgs {
-    /// Where clients connect; a free port of the loopback address by default.
-    pub(crate) listen: Listen,
+    /// Where clients connect; a free port of the loopback address by default. Standard input and output stand alone.
+    pub(crate) listen: Vec<Listen>,
     /// What they must present.
     pub(crate) auth: AuthArgs,
+    /// Whether they may come from anywhere without that.
+    pub(crate) insecure_no_auth: bool,
+    /// Users who may connect by a socket file, beside root and our own.
+    pub(crate) uids: Vec<u32>,
     /// The limits.
     pub(crate) config: Box<ServerConfig>,
     /// Whether there is `/metrics`.
@@ -54,12 +61,16 @@ pub(crate) struct ServeArgs {
 }
 
 /// Where clients connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Listen {
     /// One client, on standard input and output.
     Stdio,
-    /// Any number of clients over WebSocket; port 0 stands for a free one.
-    WebSocket(SocketAddr),
+    /// Any number of clients.
+    At(Address),
+    /// A socket that this program was started with, which listens or is connected.
+    Inherited(RawFd),
+    /// Those that systemd has passed, all or those of a name.
+    Systemd(Option<String>),
 }
 
 /// Parses the arguments, without the program's own name.
@@ -102,10 +113,11 @@ fn parse_serve(args: &mut Args<'_>) -> Result<Command, UsageError> {
 /// The flags that were there.
 #[derive(Default)]
 struct Given {
-    listen: Option<Listen>,
+    listen: Vec<Listen>,
     concurrent_requests: Option<usize>,
     auth: GivenAuth,
     insecure_no_auth: Option<()>,
+    uids: Vec<u32>,
     limits: GivenLimits,
     metrics: Option<()>,
     drain_timeout: Option<Duration>,
@@ -118,7 +130,13 @@ impl Given {
         match flag.name {
             "--listen" => {
                 let listen = listen(&flag.text()?)?;
-                flag.put(&mut self.listen, listen)
+                self.listen.push(listen);
+                Ok(())
+            }
+            "--allow-uid" => {
+                let uid = flag.parsed("the number of a user", |text| text.parse().ok())?;
+                self.uids.push(uid);
+                Ok(())
             }
             "--concurrent-requests" => {
                 let number = flag.number()?;
@@ -148,38 +166,43 @@ impl Given {
         }
     }
 
-    fn serve_args(self) -> Result<ServeArgs, UsageError> {
-        let listen = self
-            .listen
-            .unwrap_or(Listen::WebSocket((Ipv4Addr::LOCALHOST, 0).into()));
-        let insecure = self.insecure_no_auth.is_some();
+    fn serve_args(mut self) -> Result<ServeArgs, UsageError> {
+        if self.listen.is_empty() {
+            self.listen
+                .push(Listen::At(Address::Tcp((Ipv4Addr::LOCALHOST, 0).into())));
+        }
+        let insecure_no_auth = self.insecure_no_auth.is_some();
         let config = self.limits.config()?;
         let log_level = self.log_level.unwrap_or(LevelFilter::Warn);
         let auth = self.auth.auth_args()?;
-        if listen == Listen::Stdio && self.metrics.is_some() {
-            return wrong("--metrics requires a WebSocket listener, not stdio");
-        }
-        match (listen, &auth) {
-            (_, AuthArgs::None) => {}
-            (Listen::Stdio, _) => {
+        let has_auth = !matches!(auth, AuthArgs::None);
+        if self.listen.contains(&Listen::Stdio) {
+            if self.listen.len() > 1 {
+                return wrong(
+                    "--listen stdio serves one client and ends with it: it cannot be given with another --listen",
+                );
+            }
+            if has_auth {
                 return wrong("WebSocket auth requires a WebSocket listener, not stdio");
             }
-            (Listen::WebSocket(_), _) if insecure => {
-                return wrong("--insecure-no-auth and --ws-auth are mutually exclusive");
+            if self.metrics.is_some() {
+                return wrong("--metrics requires a WebSocket listener, not stdio");
             }
-            (Listen::WebSocket(_), _) => {}
+        } else if has_auth && insecure_no_auth {
+            return wrong("--insecure-no-auth and --ws-auth are mutually exclusive");
         }
-        if let (Listen::WebSocket(address), AuthArgs::None, false) = (listen, &auth, insecure)
-            && !address.ip().to_canonical().is_loopback()
-        {
-            return wrong(format!(
-                "--listen ws://{address} can be reached from other machines: \
-                     it needs --ws-auth or --insecure-no-auth"
-            ));
+        for listen in &self.listen {
+            if let Listen::At(address) = listen
+                && !(address.is_local() || has_auth || insecure_no_auth)
+            {
+                return wrong(is_open(&format_args!("--listen {address}")));
+            }
         }
         Ok(ServeArgs {
-            listen,
+            listen: self.listen,
             auth,
+            insecure_no_auth,
+            uids: self.uids,
             config,
             metrics: self.metrics.is_some(),
             drain_timeout: self.drain_timeout.unwrap_or_default(),
@@ -193,12 +216,30 @@ fn listen(url: &str) -> Result<Listen, UsageError> {
     if let "stdio" | "stdio://" = url {
         return Ok(Listen::Stdio);
     }
+    if let Some(passed) = url.strip_prefix("systemd") {
+        match passed.strip_prefix("://") {
+            None if passed.is_empty() => return Ok(Listen::Systemd(None)),
+            Some(name) if !name.is_empty() => return Ok(Listen::Systemd(Some(name.to_owned()))),
+            _ => {}
+        }
+    }
+    let invalid = |expected: &str| wrong(format!("invalid --listen URL `{url}`; {expected}"));
+    if let Some(number) = url.strip_prefix("fd://") {
+        return match number.parse() {
+            Ok(number @ 0..) => Ok(Listen::Inherited(number)),
+            _ => invalid("expected `fd://NUMBER`"),
+        };
+    }
+    if let Some(address) = Address::parse(url) {
+        return address.map(Listen::At).or_else(invalid);
+    }
     match url.strip_prefix("ws://") {
         None => wrong(format!(
-            "unsupported --listen URL `{url}`; expected `ws://IP:PORT` or `stdio`"
+            "unsupported --listen URL `{url}`; expected `ws://IP:PORT`, `stdio`, `unix:///PATH`, `vsock://CID:PORT`, \
+             `fd://NUMBER` or `systemd`"
         )),
         Some(address) => match address.parse() {
-            Ok(address) => Ok(Listen::WebSocket(address)),
+            Ok(address) => Ok(Listen::At(Address::Tcp(address))),
             Err(_) => wrong(format!(
                 "invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`"
             )),

@@ -24,16 +24,17 @@ fn error(line: &str) -> String {
 }
 
 fn address(text: &str) -> Listen {
-    Listen::WebSocket(text.parse().unwrap())
+    Listen::At(Address::Tcp(text.parse().unwrap()))
 }
 
 #[test]
 fn nothing_has_to_be_given() {
     for line in ["", "serve"] {
-        assert_eq!(serve(line).listen, address("127.0.0.1:0"));
+        assert_eq!(serve(line).listen, [address("127.0.0.1:0")]);
     }
     let args = serve("");
-    assert_eq!(args.listen, address("127.0.0.1:0"));
+    assert_eq!(args.listen, [address("127.0.0.1:0")]);
+    assert!(!args.insecure_no_auth && args.uids.is_empty());
     assert!(matches!(args.auth, AuthArgs::None));
     assert!(matches!(args.auth.authorizer(), Ok(Authorizer::None)));
     assert_eq!(args.config.session_ttl, Duration::from_secs(80));
@@ -48,7 +49,7 @@ fn values_come_after_a_space_or_an_equals_sign() {
         "--listen=stdio:// --session-ttl=5 --retain-bytes=65536 --log-level=DEBUG --concurrent-requests=1",
     ] {
         let args = serve(line);
-        assert_eq!(args.listen, Listen::Stdio);
+        assert_eq!(args.listen, [Listen::Stdio]);
         assert_eq!(args.config.session_ttl, Duration::from_secs(5));
         assert_eq!(args.config.retain_bytes, 65_536);
         assert_eq!(args.log_level, LevelFilter::Debug);
@@ -104,7 +105,6 @@ fn values_are_needed_once() {
         assert_eq!(error(&format!("{flag}=")), needs);
         assert_eq!(error(&format!("{flag} --help")), needs);
     }
-    assert_eq!(error("--listen stdio --listen stdio"), "--listen is given twice");
     assert_eq!(
         error("--insecure-no-auth --insecure-no-auth"),
         "--insecure-no-auth is given twice"
@@ -120,7 +120,7 @@ fn listen_urls_are_literal_addresses() {
         ("ws://[::1]:4500", "[::1]:4500"),
         ("ws://[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:1"),
     ] {
-        assert_eq!(serve(&format!("--listen {url}")).listen, address(at));
+        assert_eq!(serve(&format!("--listen {url}")).listen, [address(at)]);
     }
     for url in [
         "ws://localhost:1",
@@ -138,16 +138,60 @@ fn listen_urls_are_literal_addresses() {
     for url in [
         "http://127.0.0.1:1",
         "wss://127.0.0.1:1",
-        "unix:///x",
+        "unix:/x",
         "127.0.0.1:1",
         "stdio:",
         "STDIO",
+        "systemd:",
+        "systemd://",
     ] {
         assert_eq!(
             error(&format!("--listen {url}")),
-            format!("unsupported --listen URL `{url}`; expected `ws://IP:PORT` or `stdio`")
+            format!(
+                "unsupported --listen URL `{url}`; expected `ws://IP:PORT`, `stdio`, `unix:///PATH`, \
+                 `vsock://CID:PORT`, `fd://NUMBER` or `systemd`"
+            )
         );
     }
+}
+
+#[test]
+fn there_may_be_several_ways_in() {
+    let args = serve(
+        "--listen unix:///run/x --listen fd://3 --listen ws://[::1]:1 --listen systemd --listen systemd://web \
+         --listen vsock://1:9 --allow-uid 7 --allow-uid 1000",
+    );
+    let vsock = Address::Vsock { cid: 1, port: 9 };
+    assert_eq!(
+        args.listen,
+        [
+            Listen::At(Address::File("/run/x".into())),
+            Listen::Inherited(3),
+            address("[::1]:1"),
+            Listen::Systemd(None),
+            Listen::Systemd(Some("web".into())),
+            Listen::At(vsock),
+        ]
+    );
+    assert_eq!(args.uids, [7, 1000]);
+    for (url, expected) in [
+        ("unix://x", "unix:///PATH"),
+        ("vsock://1", "vsock://CID:PORT"),
+        ("fd://", "fd://NUMBER"),
+        ("fd://-1", "fd://NUMBER"),
+        ("fd://x", "fd://NUMBER"),
+    ] {
+        let says = format!("invalid --listen URL `{url}`; expected `{expected}`");
+        assert_eq!(error(&format!("--listen {url}")), says);
+    }
+    for others in ["stdio", "ws://127.0.0.1:0", "fd://3"] {
+        let text = error(&format!("--listen {others} --listen stdio"));
+        assert!(text.contains("cannot be given with another --listen"), "{text}");
+    }
+    assert_eq!(
+        error("--allow-uid me"),
+        "--allow-uid must be the number of a user, not `me`"
+    );
 }
 
 #[test]
@@ -157,12 +201,17 @@ fn an_open_address_needs_auth_or_a_word_that_it_is_meant() {
         "ws://[::]:1",
         "ws://10.0.0.1:1",
         "ws://[::ffff:10.0.0.1]:1",
+        "vsock://any:1",
+        "vsock://3:1",
     ] {
         let text = error(&format!("--listen {url}"));
         assert!(text.starts_with(&format!("--listen {url} can be reached")), "{text}");
         serve(&format!("--listen {url} --insecure-no-auth"));
         serve(&format!("--listen {url} --ws-auth capability-token --ws-token-file /t"));
     }
+    let text = error("--listen unix:///x --listen vsock://:1");
+    assert!(text.starts_with("--listen vsock://any:1 can be reached"), "{text}");
+    serve("--listen unix:///x --listen vsock://1:1");
     serve("--insecure-no-auth");
     serve("--insecure-no-auth --listen stdio");
     assert_eq!(

@@ -12,6 +12,7 @@ pub(crate) mod log_output;
 mod notify;
 pub(crate) mod sandbox;
 pub(crate) mod serve;
+mod ways;
 
 use std::io::Write;
 use std::process::ExitCode;

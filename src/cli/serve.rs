@@ -2,8 +2,9 @@
 
 use super::args::{Listen, ServeArgs};
 use super::life::Life;
+use super::ways;
 use exec_server::process::adopt_orphans;
-use exec_server::server::{Server, ServerConfig, WebSocketListener};
+use exec_server::server::{Server, ServerConfig};
 use exec_server::sys::allocator;
 use exec_server::transport::outlet::{Outlet, wait_for};
 use log::warn;
@@ -12,7 +13,7 @@ use nix::poll::PollFlags;
 use nix::sys::signal::{SigSet, Signal};
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -41,21 +42,12 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
     if args.metrics {
         life.server.offer_metrics();
     }
-    let whom = match args.listen {
-        Listen::Stdio => {
-            serve_stdio(&life).map_err(|e| format!("failed to serve standard input: {e}"))?;
-            "serving one client".to_owned()
-        }
-        Listen::WebSocket(address) => {
-            let authorizer = args.auth.authorizer().map_err(|e| e.to_string())?;
-            let listener = WebSocketListener::bind(address, authorizer);
-            let listener = listener.map_err(|e| format!("failed to listen on {address}: {e}"))?;
-            let failed = |e| format!("failed to serve {address}: {e}");
-            let url = format!("ws://{}", listener.local_addr().map_err(failed)?);
-            let told = io::stdout().write_all(format!("{url}\n").as_bytes());
-            listener.serve(life.server.clone()).and(told).map_err(failed)?;
-            format!("listening at {url}")
-        }
+    let whom = if let [Listen::Stdio] = args.listen[..] {
+        serve_stdio(&life).map_err(|e| format!("failed to serve standard input: {e}"))?;
+        "serving one client".to_owned()
+    } else {
+        let ending = life.clone();
+        ways::serve(args, &life.server, move || ending.end())?
     };
     life.go_on(&whom, &signals, args.drain_timeout)
 }

@@ -59,7 +59,7 @@ pub(super) struct Connected {
 }
 
 impl ExecServerClient {
-    /// Connects to a WebSocket server and opens a session, or resumes one. One that is still in use is asked for again,
+    /// Connects to a WebSocket server, over TCP, by a socket file or over vsock, and opens a session, or resumes one. One that is still in use is asked for again,
     /// every [`recovery_interval`](ExecServerClientConnectOptions::recovery_interval) until
     /// [`recovery_timeout`](ExecServerClientConnectOptions::recovery_timeout): its server may not have noticed yet that
     /// the client before is gone.

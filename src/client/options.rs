@@ -53,7 +53,7 @@ impl Default for ExecServerClientConnectOptions {
 /// A WebSocket server, and how to connect to it.
 #[derive(Clone)]
 pub struct RemoteExecServerConnectArgs {
-    /// `ws://HOST:PORT`
+    /// `ws://HOST:PORT`, or, where it listens there, `unix:///PATH` or `vsock://CID:PORT`.
     pub websocket_url: String,
     /// What `Authorization: Bearer` presents; `None` if the server asks for nothing.
     pub auth_token: Option<String>,

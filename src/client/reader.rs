@@ -6,12 +6,12 @@ use super::server_command::{ServerCommand, Turn};
 use super::session::Session;
 use crate::sys::thread::Thread;
 use crate::sys::{defect, thread};
+use crate::transport::address::StreamSocket;
 use crate::transport::frame_splitter::{Frame, FrameSplitter};
 use crate::transport::line::LineSplitter;
 use crate::transport::memory::ToClient;
 use crossbeam_channel::{Receiver, select};
 use std::io::{self, Read};
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tungstenite::Bytes;
@@ -22,7 +22,7 @@ const STACK_BYTES: usize = if cfg!(debug_assertions) { 1024 } else { 256 } * 102
 /// Where a server's messages come from.
 pub(super) enum Entrance {
     /// A WebSocket, and what was received behind the answer to the upgrade.
-    WebSocket(TcpStream, Vec<u8>),
+    WebSocket(StreamSocket, Vec<u8>),
     /// A command.
     Command(ServerCommand),
     /// This program.
@@ -63,7 +63,7 @@ struct Reader {
 type Reason = Option<String>;
 
 impl Reader {
-    fn read_websocket(&mut self, mut stream: &TcpStream, early: &[u8], max_bytes: usize) -> Reason {
+    fn read_websocket(&mut self, mut stream: &StreamSocket, early: &[u8], max_bytes: usize) -> Reason {
         let mut splitter = FrameSplitter::new(early, max_bytes);
         loop {
             loop {

@@ -1,15 +1,14 @@
-//! Connecting to a WebSocket server.
+//! Connecting to a WebSocket server, wherever it listens.
 
 use super::error::{ExecServerError, Result};
 use super::options::RemoteExecServerConnectArgs;
+use crate::transport::address::{Address, StreamSocket};
 use crate::transport::upgrade::{UpgradeAnswer, UpgradeRequest, WebSocketUrl};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, connect, getsockopt, socket, sockopt,
-};
+use nix::sys::socket::{SockFlag, connect, getsockopt, sockopt};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ pub(super) struct Remote {
     url_text: String,
     token: Option<String>,
     /// Its name is looked up once: that cannot be interrupted when the client is closed.
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     connect_timeout: Duration,
 }
 
@@ -30,12 +29,19 @@ impl Remote {
             url: args.websocket_url.clone(),
             source,
         };
-        let url = WebSocketUrl::parse(&args.websocket_url)
-            .map_err(|text| refused(io::Error::new(io::ErrorKind::InvalidInput, text)))?;
-        let addresses = (url.host.as_str(), url.port).to_socket_addrs().map_err(refused)?;
+        let invalid = |text| refused(io::Error::new(io::ErrorKind::InvalidInput, text));
+        let (url, addresses) = match Address::parse(&args.websocket_url) {
+            // The request has to name some host.
+            Some(address) => (WebSocketUrl::parse("ws://localhost"), vec![address.map_err(invalid)?]),
+            None => {
+                let url = WebSocketUrl::parse(&args.websocket_url).map_err(invalid)?;
+                let addresses = (url.host.as_str(), url.port).to_socket_addrs().map_err(refused)?;
+                (Ok(url), addresses.map(Address::Tcp).collect())
+            }
+        };
         Ok(Remote {
-            addresses: addresses.collect(),
-            url,
+            addresses,
+            url: url.map_err(invalid)?,
             url_text: args.websocket_url.clone(),
             token: args.auth_token.clone(),
             connect_timeout: args.connect_timeout,
@@ -49,13 +55,13 @@ impl Remote {
 
     /// Connects, within its time and `limit`; gives up when `closed` can be read. Returns the socket and what was
     /// received behind the answer to the upgrade.
-    pub(super) fn connect(&self, limit: Duration, closed: BorrowedFd<'_>) -> Result<(TcpStream, Vec<u8>)> {
+    pub(super) fn connect(&self, limit: Duration, closed: BorrowedFd<'_>) -> Result<(StreamSocket, Vec<u8>)> {
         let timeout = self.connect_timeout.min(limit);
         let deadline = Instant::now() + timeout;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in &self.addresses {
             let wait = Wait { deadline, closed };
-            match open(*address, &wait).and_then(|stream| self.upgrade(stream, &wait)) {
+            match open(address, &wait).and_then(|stream| self.upgrade(stream, &wait)) {
                 Ok(connected) => return Ok(connected),
                 Err(e) => last = e,
             }
@@ -67,7 +73,7 @@ impl Remote {
         })
     }
 
-    fn upgrade(&self, mut stream: TcpStream, wait: &Wait<'_>) -> io::Result<(TcpStream, Vec<u8>)> {
+    fn upgrade(&self, mut stream: StreamSocket, wait: &Wait<'_>) -> io::Result<(StreamSocket, Vec<u8>)> {
         let request = UpgradeRequest::new(&self.url, self.token.as_deref())?;
         // It fits into the buffer of a socket that nothing was written to.
         stream.write_all(&request.bytes)?;
@@ -95,30 +101,26 @@ impl Remote {
 }
 
 /// A connection to an address, which does not block.
-fn open(address: SocketAddr, wait: &Wait<'_>) -> io::Result<TcpStream> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let stream = TcpStream::from(socket(family, SockType::Stream, flags, None)?);
-    stream.set_nodelay(true)?;
-    let connected = match address {
-        SocketAddr::V4(address) => connect(stream.as_raw_fd(), &SockaddrIn::from(address)),
-        SocketAddr::V6(address) => connect(stream.as_raw_fd(), &SockaddrIn6::from(address)),
-    };
-    match connected {
-        Ok(()) => {}
-        Err(Errno::EINPROGRESS | Errno::EINTR) => {
-            wait.until(stream.as_fd(), PollFlags::POLLOUT)?;
-            match getsockopt(&stream, sockopt::SocketError)? {
-                0 => {}
-                errno => return Err(io::Error::from_raw_os_error(errno)),
-            }
-        }
-        Err(e) => return Err(e.into()),
+fn open(address: &Address, wait: &Wait<'_>) -> io::Result<StreamSocket> {
+    let (socket, name) = address.socket(SockFlag::SOCK_NONBLOCK)?;
+    let stream = StreamSocket::from(socket);
+    if let Address::Tcp(_) = address {
+        stream.set_nodelay(true)?;
     }
-    Ok(stream)
+    loop {
+        match connect(stream.as_raw_fd(), &*name) {
+            Ok(()) => return Ok(stream),
+            // So many want to connect by a socket file that one cannot even wait for it.
+            Err(Errno::EAGAIN) => wait.a_while()?,
+            Err(Errno::EINPROGRESS | Errno::EINTR) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    wait.until(stream.as_fd(), PollFlags::POLLOUT)?;
+    match getsockopt(&stream, sockopt::SocketError)? {
+        0 => Ok(stream),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
 }
 
 /// How long to wait, and for what to stop.
@@ -128,6 +130,19 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
+    /// Lets some milliseconds pass.
+    fn a_while(&self) -> io::Result<()> {
+        let soon = self.deadline.min(Instant::now() + Duration::from_millis(10));
+        let soon = Wait {
+            deadline: soon,
+            ..*self
+        };
+        match soon.until(self.closed, PollFlags::POLLIN) {
+            Err(e) if e.kind() == io::ErrorKind::TimedOut && Instant::now() < self.deadline => Ok(()),
+            waited => waited,
+        }
+    }
+
     fn until(&self, fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
         loop {
             let mut fds = [PollFd::new(fd, events), PollFd::new(self.closed, PollFlags::POLLIN)];

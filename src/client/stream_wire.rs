@@ -5,6 +5,7 @@ use super::outgoing::Outgoing;
 use super::posted::{Posted, PostedMessage, ack_message};
 use crate::protocol::bytes;
 use crate::sys::random;
+use crate::transport::address::StreamSocket;
 use crate::transport::frame_splitter::{mask, masked_header};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -12,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, send};
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ const PONG: u8 = 10;
 /// Where bytes go.
 pub(super) enum Exit {
     /// To a WebSocket, in masked frames.
-    Socket(TcpStream),
+    Socket(StreamSocket),
     /// To a pipe that does not block, in lines; the event is to wake those who wait for it.
     Pipe(OwnedFd, EventFd),
 }
@@ -347,7 +348,7 @@ impl Turn {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tungstenite::protocol::Role;

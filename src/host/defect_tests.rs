@@ -2,8 +2,10 @@
 
 use super::{InProcessServerEvent, InProcessStartArgs, connect, start};
 use crate::client::{ExecServerClient, ExecServerClientConnectOptions, RemoteExecServerConnectArgs, StartOptions};
-use crate::server::{Server, ServerConfig, WebSocketListener};
+use crate::server::{Listener, Server, ServerConfig};
 use crate::sys::defect::plant;
+use crate::transport::address::Address;
+use crate::transport::admission::Admission;
 use crate::transport::auth::Authorizer;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -12,9 +14,9 @@ use std::time::Duration;
 
 fn listen() -> (Arc<Server>, String) {
     let server = Server::new(ServerConfig::default());
-    let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = WebSocketListener::bind(address, Authorizer::None).unwrap();
-    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let listener = Listener::bind(&address, Admission::from(Authorizer::None).into()).unwrap();
+    let url = listener.address().to_string();
     listener.serve(server.clone()).unwrap();
     (server, url)
 }

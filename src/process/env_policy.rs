@@ -22,8 +22,16 @@ const SERVER_ONLY: [&str; 2] = [
     "CODEX_EXEC_SERVER_NOISE_AUTH_TOKEN",
 ];
 
-/// Meant for the server itself, which is a service that is to tell how it goes. A client may set them for a command.
-const SERVICE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// Meant for the server itself, which is a service: how it is to tell that it goes, and which sockets it has. A client may set them for a command.
+const SERVICE: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
 
 /// Makes a child's environment, sorted by name, from that of the server, the policy and what
 /// the request asks for.

@@ -58,6 +58,8 @@ pub(super) fn serve_lines(
 ) -> io::Result<()> {
     let on_broken = ended.clone();
     let (outbox, flow, bell) = Outbox::new(&server.config, false, Box::new(move || on_broken()));
+    // One kind of line source is enough.
+    let input: Box<dyn Read + Send> = Box::new(input);
     let source = LineSource::new(input, server.config.max_message_bytes, server.memory.clone());
     let Some(present) = server.connections.enter(usize::MAX) else {
         return Ok(());
@@ -73,7 +75,9 @@ pub(super) fn serve_lines(
     };
     let sink = StreamSink::new(output, Framing::Lines, server.config.batch_bytes);
     let (conversation, writer) = connection.open(flow, bell, Box::new(sink))?;
-    spawn("reader", move || Reader::new(conversation, writer).run(source))
+    spawn("reader", move || {
+        Reader::new(conversation, writer).run(Box::new(source))
+    })
 }
 
 /// See [`Server::serve_memory`].

@@ -1,7 +1,9 @@
 //! A panic in each thread: what ends is only what must, and the client is told.
 
-use super::{Server, ServerConfig, WebSocketListener};
+use super::{Listener, Server, ServerConfig};
 use crate::sys::defect::plant;
+use crate::transport::address::Address;
+use crate::transport::admission::Admission;
 use crate::transport::auth::Authorizer;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpStream};
@@ -21,9 +23,12 @@ struct Client {
 
 fn listen() -> (Arc<Server>, SocketAddr) {
     let server = Server::new(ServerConfig::default());
-    let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = WebSocketListener::bind(address, Authorizer::None).unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let admission = Admission::from(Authorizer::None);
+    let listener = Listener::bind(&address, admission.into()).unwrap();
+    let Address::Tcp(address) = *listener.address() else {
+        panic!("not of TCP")
+    };
     listener.serve(server.clone()).unwrap();
     (server, address)
 }
@@ -266,7 +271,7 @@ fn a_file_workers_panic_is_the_answer_to_the_call_and_holds_up_no_other() {
 #[test]
 fn a_listeners_panic_turns_one_client_away() {
     let (server, address) = listen();
-    plant("listener", &address.port().to_string());
+    plant("listener", &format!("ws://{address}"));
     assert!(connect(address).is_err());
     Client::new(address).is_fine();
     server.shut_down();

@@ -6,6 +6,7 @@
 //! few workers; one janitor does what is due at a certain time.
 
 mod answer_text;
+mod arrival;
 mod channel_sink;
 mod config;
 mod connection;
@@ -20,8 +21,10 @@ mod file_calls;
 mod file_methods;
 mod first_wire;
 mod gate;
+mod handshakes;
 mod janitor;
 mod listener;
+mod liveness;
 mod long_poll;
 mod missing_watch;
 mod outbox;
@@ -38,7 +41,7 @@ mod worker_pool;
 mod writer;
 
 pub use config::ServerConfig;
-pub use listener::WebSocketListener;
+pub use listener::Listener;
 
 use crate::files::LocalDevices;
 use crate::metrics;
@@ -47,15 +50,20 @@ use crate::protocol::environment::EnvironmentInfo;
 use crate::protocol::error::RpcError;
 use crate::sandbox::Enforcer;
 use crate::sys::allocator;
+use crate::transport::address::{Address, StreamSocket};
+use crate::transport::admission::Admission;
 use crate::transport::large_memory::LargeMemory;
 use crate::transport::memory::ServerEnd;
 use crate::transport::outlet::Outlet;
+use crate::transport::socket_file::SocketFile;
+use handshakes::Handshakes;
 use janitor::Janitor;
 use log::debug;
 use outbox::Outbox;
 use session::{Session, Sessions};
 use std::collections::HashMap;
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -74,6 +82,9 @@ pub struct Server {
     memory: LargeMemory,
     sandboxes: Arc<Enforcer>,
     connections: Count,
+    handshakes: Handshakes,
+    /// Those by which clients come; removed when no more shall.
+    files: Mutex<Vec<SocketFile>>,
     /// Connections to which something may still be written.
     writers: Count,
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
@@ -109,6 +120,8 @@ impl Server {
             janitor,
             sandboxes: Arc::default(),
             connections: Count::default(),
+            handshakes: Handshakes::default(),
+            files: Mutex::default(),
             writers: Count::default(),
             outboxes: Mutex::default(),
             live_processes: Count::default(),
@@ -149,6 +162,28 @@ impl Server {
         connection::serve_memory(self, end, ended)
     }
 
+    /// Serves one client over a connected socket, as one that has come to a [`Listener`]. Its session ends with the
+    /// connection, and then, or if none comes about, `ended` is called.
+    ///
+    /// # Errors
+    /// When there is no thread to be had, or the socket is of a family that is not known here.
+    pub fn serve_socket(
+        self: &Arc<Server>,
+        socket: OwnedFd,
+        admission: Arc<Admission>,
+        ended: impl Fn() + Send + Sync + 'static,
+    ) -> std::io::Result<()> {
+        let address = Address::of_socket(socket.as_fd())?;
+        let socket = StreamSocket::from(socket);
+        socket.set_nonblocking(false)?;
+        arrival::Arrival::new(self, socket, &address, admission, Some(Box::new(ended))).receive()
+    }
+
+    /// Has a file removed when the server is shut down.
+    fn add_file(&self, file: Option<SocketFile>) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).extend(file);
+    }
+
     /// Ends everything: no new requests, all commands and what they have started killed, clients told, within
     /// [`ServerConfig::shutdown_limit`].
     pub fn shut_down(&self) {
@@ -160,6 +195,8 @@ impl Server {
         if self.is_shutting_down.swap(true, Ordering::SeqCst) {
             return;
         }
+        let files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(files);
         for outbox in self.outboxes().values() {
             outbox.close(1001, "server is shutting down");
         }

@@ -48,9 +48,9 @@ impl Reader {
     }
 
     /// Reads until nothing more comes or nobody takes it, and ends the connection then. A defect here is an end, too.
-    pub(super) fn run(mut self, mut source: impl Source) {
+    pub(super) fn run(mut self, mut source: Box<dyn Source>) {
         self.outbox.answers_on_this_thread();
-        let read = catch_unwind(AssertUnwindSafe(|| while self.next(&mut source) {}));
+        let read = catch_unwind(AssertUnwindSafe(|| while self.next(&mut *source) {}));
         if read.is_err() {
             let reason = "reading failed in an unforeseen way";
             error!(conn = self.outbox.id(); "{reason}; the connection is closed");
@@ -62,7 +62,7 @@ impl Reader {
         self.desk.end();
     }
 
-    fn next(&mut self, source: &mut impl Source) -> bool {
+    fn next(&mut self, source: &mut dyn Source) -> bool {
         let received = match source.next(&mut || self.write_answers()) {
             Incoming::Message { text, base64 } => self.parse(&text, base64, source.describe()),
             Incoming::Refused(reason) => {

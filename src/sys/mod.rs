@@ -7,6 +7,7 @@
 pub mod allocator;
 pub mod confine;
 pub(crate) mod defect;
+pub mod descriptor;
 pub mod ioctl;
 pub mod keeper;
 mod kept_memory;

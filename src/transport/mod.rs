@@ -1,5 +1,7 @@
-//! How messages come in and go out: stdio, WebSocket, within one program, and what is answered before the upgrade.
+//! How messages come in and go out: lines, WebSocket, within one program, and what is answered before the upgrade.
 
+pub mod address;
+pub mod admission;
 pub mod auth;
 mod frame_header;
 pub mod frame_splitter;
@@ -11,6 +13,7 @@ pub mod memory;
 pub mod outlet;
 #[cfg(feature = "signed-tokens")]
 pub mod signed;
+pub mod socket_file;
 pub mod stdio;
 pub mod upgrade;
 pub mod websocket;

@@ -1,5 +1,6 @@
 //! Where the bytes of a connection go.
 
+use super::address::StreamSocket;
 use crate::metrics::{self, Count};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -8,7 +9,6 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub enum Outlet {
         /// belongs to an open file, and others may have ours too.
         at_once: Option<File>,
     },
-    /// A connected TCP socket.
-    Tcp(Arc<TcpStream>),
-    /// A connected socket of another kind.
+    /// A connected socket that is read from elsewhere.
+    Shared(Arc<StreamSocket>),
+    /// A connected socket of its own.
     Socket(File),
 }
 
@@ -62,7 +62,7 @@ impl Outlet {
             Outlet::File {
                 at_once: Some(at_once), ..
             } => nix::unistd::write(at_once, bytes),
-            Outlet::Tcp(socket) => send_at_once(socket.as_fd(), bytes),
+            Outlet::Shared(socket) => send_at_once(socket.as_fd(), bytes),
             Outlet::Socket(socket) => send_at_once(socket.as_fd(), bytes),
         };
         let written = match written {
@@ -90,7 +90,7 @@ impl Outlet {
         loop {
             let mut file = match self {
                 Outlet::Stream(stream) => return stream.write(bytes),
-                Outlet::Tcp(socket) => return (&**socket).write(bytes),
+                Outlet::Shared(socket) => return (&**socket).write(bytes),
                 Outlet::File { waiting: file, .. } | Outlet::Socket(file) => &*file,
             };
             match file.write(bytes) {

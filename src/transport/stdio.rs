@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read};
 /// Messages from the lines of a byte stream.
 pub struct LineSource<R> {
     stream: R,
+    label: &'static str,
     lines: LineSplitter,
     at_end: bool,
 }
@@ -18,15 +19,21 @@ impl<R: Read + Send> LineSource<R> {
     pub fn new(stream: R, max_bytes: usize, memory: LargeMemory) -> LineSource<R> {
         LineSource {
             stream,
+            label: "JSON-RPC message from exec-server stdio",
             lines: LineSplitter::with_memory(max_bytes, memory),
             at_end: false,
         }
+    }
+
+    /// The same, its messages called `label` in errors.
+    pub fn called(self, label: &'static str) -> LineSource<R> {
+        LineSource { label, ..self }
     }
 }
 
 impl<R: Read + Send> Source for LineSource<R> {
     fn describe(&self) -> &'static str {
-        "JSON-RPC message from exec-server stdio"
+        self.label
     }
 
     fn next(&mut self, before_waiting: &mut dyn FnMut()) -> Incoming {

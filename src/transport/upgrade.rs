@@ -34,7 +34,9 @@ impl WebSocketUrl {
         if url.starts_with("wss://") {
             return Err("there is no TLS here; use a tunnel and `ws://`");
         }
-        let rest = url.strip_prefix("ws://").ok_or("the URL does not begin with `ws://`")?;
+        let rest = url
+            .strip_prefix("ws://")
+            .ok_or("the URL does not begin with `ws://`, `unix://` or `vsock://`")?;
         let rest = &rest[..rest.find('#').unwrap_or(rest.len())];
         if rest.bytes().any(|b| !b.is_ascii_graphic()) {
             return Err("the URL has a character that a URL cannot have");
@@ -184,7 +186,10 @@ mod tests {
             ("ws://[::1]:8080/", Ok(("::1", 8080, "/"))),
             ("ws://[::1]", Ok(("::1", 80, "/"))),
             ("wss://box", Err("there is no TLS here; use a tunnel and `ws://`")),
-            ("http://box", Err("the URL does not begin with `ws://`")),
+            (
+                "http://box",
+                Err("the URL does not begin with `ws://`, `unix://` or `vsock://`"),
+            ),
             ("ws://", Err("the URL has no host")),
             ("ws://:80", Err("the URL has no host")),
             ("ws://box:", Err("the URL has no proper port")),

@@ -84,6 +84,19 @@ impl Cli {
         self.output.wait_for(text, times)
     }
 
+    /// Waits until it has written a line, or its output has ended, and returns what it has written.
+    pub(crate) fn output_or_end(&self) -> String {
+        let state = self.output.state.lock().unwrap();
+        let nothing = |state: &mut (Vec<u8>, bool)| !state.1 && !state.0.contains(&b'\n');
+        let (state, timeout) = self
+            .output
+            .changed
+            .wait_timeout_while(state, DEADLINE, nothing)
+            .unwrap();
+        assert!(!timeout.timed_out(), "the program writes nothing and does not end");
+        String::from_utf8_lossy(&state.0).into_owned()
+    }
+
     /// Waits until it has written something to standard error, and returns all it has written there.
     pub(crate) fn errors_until(&self, text: &str) -> String {
         self.errors.wait_for(text, 1)

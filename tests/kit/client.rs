@@ -2,11 +2,13 @@
 
 use super::{DEADLINE, base64, bytes};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, socket};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout};
 use std::time::Instant;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -66,12 +68,26 @@ impl Client {
     }
 
     pub(crate) fn of_websocket(url: &str) -> Client {
-        let stream = TcpStream::connect(url.strip_prefix("ws://").unwrap()).unwrap();
-        stream.set_nodelay(true).unwrap();
+        let (url, stream) = match url.strip_prefix("ws://") {
+            Some(address) => (url, TcpStream::connect(address).unwrap()),
+            None => ("ws://localhost", connect(url)),
+        };
+        let _ = stream.set_nodelay(true);
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let (socket, _) = tungstenite::client::client_with_config(url, stream, Some(config)).unwrap();
         Client::of_socket(socket)
+    }
+
+    /// A client that sends lines over a socket.
+    pub(crate) fn of_lines(url: &str) -> Client {
+        Client::of_lines_on(connect(url).into())
+    }
+
+    /// The same, over one that is connected.
+    pub(crate) fn of_lines_on(socket: OwnedFd) -> Client {
+        let input = socket.try_clone().unwrap();
+        Client::of_pipes(input.into(), socket.into())
     }
 
     /// The client that has just been let in.
@@ -384,6 +400,20 @@ impl Client {
             },
         }
     }
+}
+
+/// A connection to a URL that is not of TCP. To a stream of TCP all connected sockets are the same.
+pub(crate) fn connect(url: &str) -> TcpStream {
+    let socket: OwnedFd = if let Some(path) = url.strip_prefix("unix://") {
+        UnixStream::connect(path).unwrap().into()
+    } else {
+        let (cid, port) = url.strip_prefix("vsock://").unwrap().split_once(':').unwrap();
+        let address = VsockAddr::new(cid.parse().unwrap(), port.parse().unwrap());
+        let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        nix::sys::socket::connect(socket.as_raw_fd(), &address).unwrap();
+        socket
+    };
+    socket.into()
 }
 
 /// The parameters of a write.

@@ -11,7 +11,7 @@ mod scripted_server;
 mod unshared;
 
 pub(crate) use cli::{Cli, Ended, cli};
-pub(crate) use client::{Client, Event, Run, write};
+pub(crate) use client::{Client, Event, Run, connect, write};
 pub(crate) use fault_proxy::{Fault, FaultProxy};
 pub(crate) use process::{
     children, is_alive, keepers, processes, processor_time, stat, threads_and_fds, wait_until_blocked,
@@ -59,17 +59,25 @@ impl Server {
 
     /// A server for WebSocket clients on a free port, with more arguments.
     pub(crate) fn websocket(arguments: &[&str]) -> Server {
-        Server::on_port(command(&[&["--listen", "ws://127.0.0.1:0"], arguments].concat()))
+        let server = Server::on_port(command(&[&["--listen", "ws://127.0.0.1:0"], arguments].concat()));
+        assert!(server.url().starts_with("ws://127.0.0.1:"), "{:?}", server.url());
+        server
     }
 
-    /// The same, started by any command.
+    /// The same, started by any command: a server that tells where it listens.
     pub(crate) fn on_port(mut command: Command) -> Server {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::null());
+        Server::with_its_input(command)
+    }
+
+    /// The same, with an input of its own.
+    pub(crate) fn with_its_input(mut command: Command) -> Server {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut url = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut url)
             .unwrap();
-        assert!(url.starts_with("ws://127.0.0.1:"), "{url:?}");
+        assert!(url.ends_with('\n'), "it does not tell where it listens");
         let url = Some(url.trim_end().to_owned());
         Server { child, url }
     }
@@ -138,6 +146,27 @@ pub(crate) fn http(server: &Server, request: &str) -> (String, String) {
     let status = answer.lines().next().unwrap_or_default();
     let status = status.strip_prefix("HTTP/1.1 ").unwrap_or(status).to_owned();
     (status, answer)
+}
+
+/// A program that was started, ended when it goes out of scope.
+pub(crate) struct Started(pub(crate) Child);
+
+impl Started {
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        until("the end of the program", || self.0.try_wait().unwrap())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The program with arguments.
