@@ -22,13 +22,21 @@ Usage: exec-server [serve] [FLAGS]
        exec-server sandbox --check
 
 Where to listen:
-  --listen URL              ws://IP:PORT or stdio [default: ws://127.0.0.1:0]
-                            Port 0 takes a free one. The URL in use is the first
-                            line on standard output.
+  --listen URL              May be repeated [default: ws://127.0.0.1:0]
+                            ws://IP:PORT      port 0 takes a free one
+                            unix:///PATH      a socket file, mode 0600
+                            vsock://CID:PORT  CID may be `any`
+                            fd://N, systemd, systemd://NAME
+                                              inherited sockets
+                            stdio             one client, no other --listen
+                            The URLs in use are the first lines on standard
+                            output.
+  --allow-uid UID           A user who may connect by socket files, too, beside
+                            root and this one; may be repeated
   --concurrent-requests N   Accepted for compatibility; requests never wait for
                             each other here.
 
-Who may connect (WebSocket only):
+Who may connect (--ws-: WebSocket only):
   --ws-auth KIND            capability-token: the token in --ws-token-file, or
                             the one with the digest --ws-token-sha256
                             signed-bearer-token (*): a JSON Web Token, HS256

@@ -7,7 +7,8 @@ Runs a command through a server, as if it ran here.
 Usage: exec-server run [FLAGS] [--] COMMAND [ARGUMENT]...
 
 Where:
-  --connect URL       A server that listens at ws://HOST:PORT
+  --connect URL       A server that listens at ws://HOST:PORT, unix:///PATH
+                      or vsock://CID:PORT
   --spawn COMMAND     A server on the standard streams of a command, which sh
                       runs, such as 'ssh box exec-server --listen stdio'
                       [default: a server within this program]
@@ -57,7 +58,8 @@ Shows the output that the server has kept, then goes on like `exec-server run`:
 with a terminal if the command has one. PROCESS is needed if there are several.
 SIGHUP and SIGKILL leave the command running, as does a lost connection.
 
-  --connect URL       The server, at ws://HOST:PORT
+  --connect URL       The server, at ws://HOST:PORT, unix:///PATH or
+                      vsock://CID:PORT
   --session ID        What `exec-server run --detach` has printed
   --token-file PATH   File with the token, mode 0600 or less
                       [default: the variable EXEC_SERVER_TOKEN]
@@ -73,7 +75,8 @@ Lists the commands of a session that run, or whose output can still be read.
 
 Usage: exec-server ps --connect URL --session ID [FLAGS]
 
-  --connect URL       The server, at ws://HOST:PORT
+  --connect URL       The server, at ws://HOST:PORT, unix:///PATH or
+                      vsock://CID:PORT
   --session ID        What `exec-server run --detach` has printed
   --token-file PATH   File with the token, mode 0600 or less
                       [default: the variable EXEC_SERVER_TOKEN]
@@ -92,7 +95,8 @@ Usage: exec-server cp [FLAGS] SOURCE DESTINATION
 One of the two is `remote:PATH`; a relative PATH counts from the directory of
 the server. A DESTINATION that is a directory gets the SOURCE into it.
 
-  --connect URL       A server that listens at ws://HOST:PORT
+  --connect URL       A server that listens at ws://HOST:PORT, unix:///PATH
+                      or vsock://CID:PORT
   --spawn COMMAND     A server on the standard streams of a command, which sh
                       runs, such as 'ssh box exec-server --listen stdio'
                       [default: a server within this program]
