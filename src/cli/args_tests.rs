@@ -436,7 +436,7 @@ fn help_names_every_flag_and_fits_a_terminal() {
             assert!(!error.to_string().starts_with("unknown"), "{error}");
         }
     }
-    assert_eq!(known, 49);
+    assert_eq!(known, 48);
 }
 
 /// Each limit in the help page with what it says is the default.
