@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -265,8 +265,8 @@ fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
     if !metadata.is_file() {
         return Err(SecretError::NotAFile { path: path.into() });
     }
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let mode = metadata.mode() & 0o7777;
+    if mode & closed_to(metadata.uid(), nix::unistd::geteuid().as_raw()) != 0 {
         return Err(SecretError::Mode {
             path: path.into(),
             mode,
@@ -284,10 +284,18 @@ fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
     Ok(secret.to_vec())
 }
 
+/// The bits that the mode of a secret's file must not have, by its owner and by who reads it. A file of root's may be
+/// readable by its group, if who reads it is not root: so systemd (`LoadCredential=`, where these bits stand for an access
+/// list) and Kubernetes (`fsGroup`) give a secret to a program.
+fn closed_to(owner: u32, reader: u32) -> u32 {
+    if owner == 0 && reader != 0 { 0o037 } else { 0o077 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
     fn token(text: &str) -> Authorizer {
         Authorizer::Token(Token(text.as_bytes().into()))
@@ -378,6 +386,20 @@ mod tests {
                 authorizer.check(Some("Bearer s3cret"), SystemTime::now()),
                 Ok(Identity::default())
             );
+        }
+    }
+
+    #[test]
+    fn a_file_of_root_may_be_readable_by_the_group_of_another_user() {
+        let is_refused = |owner, reader, mode: u32| mode & closed_to(owner, reader) != 0;
+        for mode in [0o400, 0o440, 0o600, 0o640] {
+            assert!(!is_refused(0, 1000, mode), "{mode:o}");
+        }
+        for mode in [0o444, 0o460, 0o450, 0o404] {
+            assert!(is_refused(0, 1000, mode), "{mode:o}");
+        }
+        for (owner, reader) in [(0, 0), (1000, 1000), (1000, 0), (1000, 1001)] {
+            assert!(is_refused(owner, reader, 0o440), "{owner} {reader}");
         }
     }
 
