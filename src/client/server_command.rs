@@ -2,15 +2,19 @@
 
 use super::options::ExecServerLaunchCommand;
 use super::stream_wire::Exit;
-use crate::sys::pidfd;
+use crate::process::ProgramError;
+use crate::process::program::{c_string, candidates, variable};
+use crate::sys::spawn::{Child, Leads, Program, spawn};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::pipe2;
+use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 /// How long it may take after SIGTERM, as with Codex.
@@ -22,12 +26,10 @@ const MAX_LOG_LINE: usize = 4096;
 /// A running server, alone in its process group with what it starts there. Dropped, all of that is ended.
 pub(super) struct ServerCommand {
     child: Child,
-    output: ChildStdout,
-    errors: Option<ChildStderr>,
+    output: File,
+    errors: Option<File>,
     /// Of the last line on standard error, what has come.
     line: Vec<u8>,
-    /// Readable when it has ended.
-    pidfd: OwnedFd,
     /// Readable when the connection was cut.
     stop: OwnedFd,
 }
@@ -43,44 +45,42 @@ pub(super) enum Turn {
 impl ServerCommand {
     /// Starts it, and returns the way to its standard input, too.
     pub(super) fn start(command: &ExecServerLaunchCommand) -> io::Result<(ServerCommand, Exit)> {
-        let mut start = Command::new(&command.program);
-        start.args(&command.args).envs(command.env.iter().map(|(k, v)| (k, v)));
-        if let Some(cwd) = &command.cwd {
-            start.current_dir(cwd);
+        let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        for (name, _) in &command.env {
+            env.retain(|(inherited, _)| inherited != name);
         }
-        start
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = start.process_group(0).spawn()?;
-        let streams = child.stdin.take().zip(child.stdout.take());
-        let made = streams
-            .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
-            .and_then(|(input, output)| {
-                let pidfd = pidfd::open(Pid::from_raw(child.id() as i32))?;
-                let (exit, stop) = Exit::pipe(input.into())?;
-                Ok((exit, stop, output, pidfd))
-            });
-        match made {
-            Ok((exit, stop, output, pidfd)) => {
-                let errors = child.stderr.take();
-                let line = Vec::new();
-                let server = ServerCommand {
-                    child,
-                    output,
-                    errors,
-                    line,
-                    pidfd,
-                    stop,
-                };
-                Ok((server, exit))
-            }
-            Err(e) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(e)
-            }
-        }
+        env.extend_from_slice(&command.env);
+        let (their_input, input) = pipe2(OFlag::O_CLOEXEC)?;
+        let (output, their_output) = pipe2(OFlag::O_CLOEXEC)?;
+        let (errors, their_errors) = pipe2(OFlag::O_CLOEXEC)?;
+        let (exit, stop) = Exit::pipe(input)?;
+        let child = spawn(&Program {
+            candidates: &candidates(command.program.as_os_str(), &env).map_err(invalid)?,
+            argv: &argv(command).map_err(invalid)?,
+            envp: &env
+                .iter()
+                .map(variable)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(invalid)?,
+            cwd: &c_string(
+                command.cwd.as_deref().unwrap_or(".".as_ref()).as_os_str().as_bytes(),
+                "cwd",
+            )
+            .map_err(invalid)?,
+            stdio: [their_input.as_fd(), their_output.as_fd(), their_errors.as_fd()],
+            // It is to outlive this thread, and may ask for a password on the terminal.
+            leads: Leads::Group,
+            mark: None,
+        })
+        .map_err(|e| io::Error::from(e.errno))?;
+        let server = ServerCommand {
+            child,
+            output: output.into(),
+            errors: Some(errors.into()),
+            line: Vec::new(),
+            stop,
+        };
+        Ok((server, exit))
     }
 
     /// Reads what comes next on its standard output; what comes on standard error goes to the log meanwhile.
@@ -91,7 +91,7 @@ impl ServerCommand {
             let mut fds = [
                 PollFd::new(self.output.as_fd(), PollFlags::POLLIN),
                 PollFd::new(stop, PollFlags::POLLIN),
-                PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(errors.unwrap_or(stop), PollFlags::POLLIN),
             ];
             match poll(&mut fds, PollTimeout::NONE) {
@@ -160,8 +160,8 @@ impl ServerCommand {
             let left = deadline.saturating_duration_since(Instant::now());
             let errors = self.errors.as_ref().map(AsFd::as_fd);
             let mut fds = [
-                PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(errors.unwrap_or(self.pidfd.as_fd()), PollFlags::POLLIN),
+                PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(errors.unwrap_or(self.child.pidfd.as_fd()), PollFlags::POLLIN),
             ];
             match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
                 Err(Errno::EINTR) => continue,
@@ -182,11 +182,22 @@ impl ServerCommand {
 impl Drop for ServerCommand {
     fn drop(&mut self) {
         // Until it is reaped below, the number of its group is nobody else's.
-        let group = Pid::from_raw(self.child.id() as i32);
+        let group = self.child.pid;
         let _ = killpg(group, Signal::SIGTERM);
         self.wait_exit(GRACE);
         let _ = killpg(group, Signal::SIGKILL);
         let _ = self.child.wait();
         self.log_line();
     }
+}
+
+fn argv(command: &ExecServerLaunchCommand) -> Result<Vec<CString>, ProgramError> {
+    let words = [command.program.as_os_str()]
+        .into_iter()
+        .chain(command.args.iter().map(AsRef::as_ref));
+    words.map(|word| c_string(word.as_bytes(), "argv")).collect()
+}
+
+fn invalid(error: ProgramError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
 }

@@ -10,7 +10,7 @@ mod family;
 mod handle;
 mod output_log;
 pub mod pattern;
-mod program;
+pub(crate) mod program;
 mod run_limits;
 mod start;
 mod stdin;

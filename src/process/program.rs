@@ -46,6 +46,11 @@ pub fn c_string(bytes: &[u8], what: &'static str) -> Result<CString, ProgramErro
     CString::new(bytes).map_err(|_| ProgramError::Nul(what))
 }
 
+/// A variable as the kernel takes it.
+pub fn variable((name, value): &(OsString, OsString)) -> Result<CString, ProgramError> {
+    c_string(&[name.as_bytes(), b"=", value.as_bytes()].concat(), "env")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

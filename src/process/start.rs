@@ -1,6 +1,6 @@
 //! What to start and how.
 
-use super::program::{self, ProgramError, c_string};
+use super::program::{self, ProgramError, c_string, variable};
 use super::run_limits::RunLimits;
 use crate::sandbox::{Enforcement, SandboxError};
 use crate::sys::confine::ConfineError;
@@ -147,7 +147,10 @@ pub fn start(spec: &StartSpec) -> Result<(spawn::Child, Streams), StartError> {
             theirs.stdout.as_fd(),
             theirs.stderr.as_ref().unwrap_or(&theirs.stdout).as_fd(),
         ],
-        terminal: matches!(spec.stdio, Stdio::Terminal(_)),
+        leads: match spec.stdio {
+            Stdio::Terminal(_) => spawn::Leads::Terminal,
+            Stdio::Pipes { .. } => spawn::Leads::Session,
+        },
         mark: Some(spec.kin),
     };
     let failed = |e: spawn::SpawnError| match e.step {
@@ -173,14 +176,6 @@ pub fn start(spec: &StartSpec) -> Result<(spawn::Child, Streams), StartError> {
         })?,
     };
     Ok((child, ours))
-}
-
-fn variable((name, value): &(OsString, OsString)) -> Result<CString, ProgramError> {
-    let mut text = Vec::with_capacity(name.len() + value.len() + 2);
-    text.extend_from_slice(name.as_bytes());
-    text.push(b'=');
-    text.extend_from_slice(value.as_bytes());
-    c_string(&text, "env")
 }
 
 /// The command's ends of its streams; a missing error stream is the output.

@@ -6,7 +6,7 @@
 //! [`filter_without_namespaces`](super::confine::filter_without_namespaces).
 
 use super::confine::{ConfineError, DEVICES};
-use super::spawn::{Child, Program, SpawnError, Step, spawn_restricted};
+use super::spawn::{Child, Leads, Program, SpawnError, Step, spawn_restricted};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc::{self, c_int, c_long, sock_filter};
@@ -188,7 +188,7 @@ pub struct Restriction {
 /// Which step failed and what the system said. Nothing is left behind then.
 pub fn spawn(program: &Program<'_>, restriction: &Restriction) -> Result<Child, SpawnError> {
     let Restriction { ruleset, filter } = restriction;
-    if program.terminal {
+    if program.leads == Leads::Terminal {
         let allowed = ruleset.allow(program.stdio[0], USE_DEVICE);
         allowed.map_err(|errno| SpawnError {
             step: Step::Rights,

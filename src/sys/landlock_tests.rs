@@ -54,7 +54,7 @@ impl Case {
             envp: &strings(&["PATH=/usr/local/bin:/usr/bin:/bin"]),
             cwd: &CString::new(self.dir.as_os_str().as_bytes()).unwrap(),
             stdio,
-            terminal,
+            leads: if terminal { Leads::Terminal } else { Leads::Session },
             mark: None,
         };
         let filter = filter_without_namespaces(Calls::DangerousAndNetwork);

@@ -1,4 +1,4 @@
-//! Starting a program as a session leader.
+//! Starting a program as leader of a session or a process group.
 
 use super::confine::StatusSocket;
 use super::mark::Kin;
@@ -25,16 +25,27 @@ pub struct Program<'a> {
     pub cwd: &'a CStr,
     /// What become descriptors 0, 1 and 2. Each must be 3 or above.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptor 0 is a terminal that becomes the controlling terminal.
-    pub terminal: bool,
+    /// What it is the leader of.
+    pub leads: Leads,
     /// The mark that it and all that it starts are to bear. It is not refused if it can't.
     pub mark: Option<Kin>,
+}
+
+/// What a program is the leader of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// A process group of the caller's session. It outlives the thread that starts it.
+    Group,
+    /// A new session, without a terminal.
+    Session,
+    /// A new session with descriptor 0 as its controlling terminal.
+    Terminal,
 }
 
 /// A started program, to be reaped by its owner.
 #[derive(Debug)]
 pub struct Child {
-    /// Its process id, which is also that of its session and process group.
+    /// Its process id, which is also that of its process group, and of its session if it leads one.
     pub pid: Pid,
     /// A descriptor that becomes readable when it has ended.
     pub pidfd: OwnedFd,
@@ -94,7 +105,7 @@ pub(super) fn wait(pid: Pid) -> Result<WaitStatus, Errno> {
 pub enum Step {
     /// Making the new process.
     Clone,
-    /// Making it a session leader.
+    /// Making it the leader of a session or a group.
     Session,
     /// Giving it its controlling terminal.
     Terminal,
@@ -183,7 +194,7 @@ pub(super) struct Plan {
     envp: Vec<*const c_char>,
     cwd: *const c_char,
     pub(super) stdio: [RawFd; 3],
-    terminal: bool,
+    leads: Leads,
     /// The limits that are its mark.
     mark: Option<[u64; 2]>,
     /// The calls that a confined program may not make.
@@ -206,7 +217,7 @@ impl Plan {
             envp: pointers(program.envp),
             cwd: program.cwd.as_ptr(),
             stdio: program.stdio.map(|fd| fd.as_raw_fd()),
-            terminal: program.terminal,
+            leads: program.leads,
             mark: program.mark.map(Kin::limits),
             filter: filter.map(|filter| sock_fprog {
                 len: filter.len() as u16,
@@ -251,9 +262,9 @@ pub(super) unsafe fn with_signals_blocked(clone: impl FnOnce() -> c_int) -> (c_i
     }
 }
 
-/// Starts `program` as leader of a new session and process group, with default signal dispositions, an empty signal
-/// mask, and no descriptor but 0 to 2. It is killed when the calling thread ends, so that thread must live as long as
-/// the program is meant to.
+/// Starts `program` as leader of a new process group, with default signal dispositions, an empty signal mask, and no
+/// descriptor but 0 to 2. As leader of a session it is killed when the calling thread ends, so that thread must live as
+/// long as the program is meant to.
 ///
 /// The cost does not grow with the caller's memory: the new process borrows it until it has executed the program
 /// (`CLONE_VM | CLONE_VFORK`, which is how `posix_spawn(3)` works too). It is not `posix_spawn` itself because that
@@ -369,11 +380,15 @@ unsafe fn become_program(plan: &mut Plan) -> Result<std::convert::Infallible, (S
             (&raw mut plan.listener).write_volatile(listener);
             check(Step::Listener, libc::unshare(libc::CLONE_FILES))?;
         }
-        check(Step::Session, libc::setsid())?;
-        // For a server that is killed: it cannot end its children any more. Cleared by the kernel at the execution of a
-        // set-user-id program.
-        check(Step::Session, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
-        if plan.terminal {
+        if plan.leads == Leads::Group {
+            check(Step::Session, libc::setpgid(0, 0))?;
+        } else {
+            check(Step::Session, libc::setsid())?;
+            // For a server that is killed: it cannot end its children any more. Cleared by the kernel at the execution of
+            // a set-user-id program.
+            check(Step::Session, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        }
+        if plan.leads == Leads::Terminal {
             check(Step::Terminal, libc::ioctl(plan.stdio[0], libc::TIOCSCTTY as _, 0))?;
         }
         for (target, fd) in plan.stdio.iter().enumerate() {
@@ -492,7 +507,7 @@ mod tests {
             envp: &strings(&["A=1"]),
             cwd: &CString::new(cwd).unwrap(),
             stdio: [null.as_fd(), input.as_fd(), null.as_fd()],
-            terminal: false,
+            leads: Leads::Session,
             mark: None,
         })?;
         drop(input);

@@ -64,7 +64,7 @@ impl Case {
             envp: &strings(&["PATH=/usr/bin:/bin"]),
             cwd: &CString::new(self.dir.join("work").as_os_str().as_bytes()).unwrap(),
             stdio: [null.as_fd(), input.as_fd(), input.as_fd()],
-            terminal: false,
+            leads: Leads::Session,
             mark: None,
         };
         let child = spawn(&program, &confinement)?;

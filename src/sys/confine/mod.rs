@@ -30,7 +30,7 @@ pub use mounts::{Base, MountStep, Mounts, PlaceKind};
 
 use super::kept_memory::{KeptMemory, give_memory_back};
 use super::raw;
-use super::spawn::{CHILD_STACK, Child, Plan, Program, SpawnError, Step, child_stack, give_up_rights};
+use super::spawn::{CHILD_STACK, Child, Leads, Plan, Program, SpawnError, Step, child_stack, give_up_rights};
 use super::spawn::{child, wait, with_signals_blocked};
 use gate::Gate;
 use mounts::Failure;
@@ -122,7 +122,7 @@ pub fn spawn(program: &Program<'_>, confinement: &Confinement) -> Result<Child, 
             Some(filter) => Plan::with_listener(program, filter),
         },
         mounts: &raw const confinement.mounts,
-        has_terminal: program.terminal,
+        has_terminal: program.leads == Leads::Terminal,
         is_gate: gate_filter.is_some(),
         user: confinement.ground.user.as_raw_fd(),
         network: if confinement.has_network {
@@ -196,7 +196,7 @@ pub fn probe(start: &dyn Fn(&Program<'_>) -> Result<Child, ConfineError>) -> Res
         envp: &[],
         cwd: c"/",
         stdio: [null.as_fd(); 3],
-        terminal: false,
+        leads: Leads::Session,
         mark: None,
     };
     match start(&program) {

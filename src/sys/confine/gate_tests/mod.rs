@@ -3,6 +3,7 @@
 use super::tests::{Case, strings};
 use super::*;
 use crate::sys::pty;
+use crate::sys::spawn::Leads;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::pipe2;
@@ -194,7 +195,7 @@ impl Running {
             envp: &strings(&["PATH=/usr/bin:/bin"]),
             cwd: &CString::new(case.dir.join("work").as_os_str().as_bytes()).unwrap(),
             stdio: [theirs_in.as_fd(), theirs_out.as_fd(), theirs_out.as_fd()],
-            terminal,
+            leads: if terminal { Leads::Terminal } else { Leads::Session },
             mark: None,
         };
         Running {
