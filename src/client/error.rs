@@ -83,6 +83,7 @@ impl ExecServerError {
 
 impl From<RpcError> for ExecServerError {
     fn from(error: RpcError) -> ExecServerError {
+        let error = error.into_fault();
         ExecServerError::Server {
             code: error.code,
             errno: error.data.and_then(|data| data.errno),
@@ -163,7 +164,7 @@ mod tests {
         let mut error = RpcError::not_found("gone");
         let kind = |error: &RpcError| io::Error::from(ExecServerError::from(error.clone())).kind();
         assert_eq!(kind(&error), io::ErrorKind::NotFound);
-        error.data = Some(crate::protocol::error::ErrorData { errno: Some(13) });
+        error = RpcError::with_errno(error.code, error.message.clone(), Some(13));
         assert_eq!(kind(&error), io::ErrorKind::PermissionDenied);
     }
 }

@@ -85,7 +85,7 @@ impl Decode<'_> for Closed {
 impl Decode<'_> for ExecOutputStream {
     fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
         let name = word(value)?;
-        stream_named(&name).ok_or_else(|| DecodeError(format!("unknown stream `{name}`")))
+        stream_named(&name).ok_or_else(|| DecodeError::new(format!("unknown stream `{name}`")))
     }
 }
 
@@ -188,7 +188,7 @@ fn notification<'a>(
                 Some(bulk) => bulk.decode(),
                 None => {
                     let base64: Cow<'_, str> = fields.required("chunk")?;
-                    bytes::decode(base64.as_bytes()).map_err(|e| DecodeError(e.to_string()))?
+                    bytes::decode(base64.as_bytes()).map_err(|e| DecodeError::new(e.to_string()))?
                 }
             };
             Incoming::Output {

@@ -254,7 +254,7 @@ impl Decode<'_> for ProcessOutputChunk {
             seq: fields.required("seq")?,
             stream: fields.required("stream")?,
             chunk: bytes::decode(base64.as_bytes())
-                .map_err(|e| DecodeError(e.to_string()))?
+                .map_err(|e| DecodeError::new(e.to_string()))?
                 .into(),
         })
     }

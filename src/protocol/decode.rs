@@ -3,6 +3,7 @@
 //! Each type says by hand what it is made of. What serde derives is several KiB of code for each, where this is some
 //! hundred bytes; the words for what is wrong are serde's all the same.
 
+use super::error::RpcError;
 use super::json::{JsonError, Kind, Scanner, Span};
 use super::message::Limits;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, Visitor};
@@ -21,14 +22,22 @@ pub(crate) trait Decode<'a>: Sized {
     fn decode(value: Span<'a>) -> Result<Self, DecodeError>;
 }
 
-/// What is wrong with a value, in serde's words and without the position.
+/// What is wrong with a value, in serde's words and without the position. A call is refused with that as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct DecodeError(pub(crate) String);
+pub struct DecodeError(pub(super) RpcError);
+
+impl DecodeError {
+    #[cold]
+    pub(crate) fn new(text: impl Into<String>) -> DecodeError {
+        DecodeError(RpcError::invalid_params(text))
+    }
+}
 
 impl From<JsonError> for DecodeError {
+    #[cold]
     fn from(error: JsonError) -> DecodeError {
-        DecodeError(error.to_string())
+        DecodeError::new(error.to_string())
     }
 }
 
@@ -136,7 +145,7 @@ pub(crate) fn one_of<T: Copy>(value: Span<'_>, words: &[(&str, T)]) -> Result<T,
 pub(crate) fn word(value: Span<'_>) -> Result<Cow<'_, str>, DecodeError> {
     match value.kind {
         Kind::String => text(value),
-        _ => Err(DecodeError("expected value".to_owned())),
+        _ => Err(DecodeError::new("expected value".to_owned())),
     }
 }
 
@@ -149,12 +158,12 @@ pub(crate) fn unknown_variant(text: &str, known: &[&str]) -> DecodeError {
         _ => ("one of ", ", "),
     };
     let known = known.join(&format!("`{between}`"));
-    DecodeError(format!("unknown variant `{text}`, expected {before}`{known}`"))
+    DecodeError::new(format!("unknown variant `{text}`, expected {before}`{known}`"))
 }
 
 #[cold]
 fn missing(name: &str) -> DecodeError {
-    DecodeError(format!("missing field `{name}`"))
+    DecodeError::new(format!("missing field `{name}`"))
 }
 
 /// That `value` is of another type than what `expected` names.
@@ -170,7 +179,7 @@ fn mismatch(value: Span<'_>, expected: &str) -> DecodeError {
     }
     match serde_json::Deserializer::from_slice(value.raw).deserialize_any(Nothing(expected)) {
         Ok(never) => match never {},
-        Err(error) => DecodeError(without_position(&error)),
+        Err(error) => DecodeError::new(without_position(&error)),
     }
 }
 
@@ -197,7 +206,7 @@ fn text(value: Span<'_>) -> Result<Cow<'_, str>, DecodeError> {
 
 /// A value of a small type.
 fn by_serde<T: DeserializeOwned>(value: Span<'_>) -> Result<T, DecodeError> {
-    serde_json::from_slice(value.raw).map_err(|error| DecodeError(without_position(&error)))
+    serde_json::from_slice(value.raw).map_err(|error| DecodeError::new(without_position(&error)))
 }
 
 /// The text of `error` without its trailing ` at line N column M`.
@@ -332,7 +341,7 @@ mod tests {
     #[test]
     fn a_word_that_is_not_known_is_told_those_that_are() {
         let known = [("a", 1), ("b", 2), ("c", 3)];
-        let refusal = |text: &str, n| one_of(Span::of_checked(text.as_bytes()), &known[..n]).unwrap_err().0;
+        let refusal = |text: &str, n| one_of(Span::of_checked(text.as_bytes()), &known[..n]).unwrap_err().to_string();
         assert_eq!(refusal("\"x\"", 1), "unknown variant `x`, expected `a`");
         assert_eq!(refusal("\"x\"", 2), "unknown variant `x`, expected `a` or `b`");
         assert_eq!(

@@ -3,6 +3,7 @@
 use super::decode::{Decode, DecodeError, Fields};
 use super::json::Span;
 use serde::{Deserialize, Serialize};
+use std::ops::Deref;
 
 /// The message is malformed, or the call does not fit the state (not initialized, unknown
 /// process, id in use).
@@ -24,10 +25,23 @@ pub const DRAINING: i64 = -32011;
 
 /// What goes wrong with a call, as the client gets to see it.
 ///
-/// The codes are those of Codex's exec-server, because its client acts on them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct RpcError {
+/// The codes are those of Codex's exec-server, because its client acts on them. It is one word in the results that it
+/// goes through, which are many; what it says is behind that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}", .0.message)]
+pub struct RpcError(Box<RpcFault>);
+
+impl Deref for RpcError {
+    type Target = RpcFault;
+
+    fn deref(&self) -> &RpcFault {
+        &self.0
+    }
+}
+
+/// What an [`RpcError`] says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RpcFault {
     /// One of the constants of this module, or what another server sent.
     pub code: i64,
     /// One line for a person.
@@ -40,12 +54,13 @@ pub struct RpcError {
 impl Decode<'_> for RpcError {
     fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
         let fields = Fields::of(value, "struct RpcError")?;
-        Ok(Self {
+        Ok(RpcFault {
             code: fields.required("code")?,
             message: fields.required("message")?,
             // Other servers' may be anything.
             data: fields.optional("data").ok().flatten(),
-        })
+        }
+        .into())
     }
 }
 
@@ -69,11 +84,19 @@ impl Decode<'_> for ErrorData {
 impl RpcError {
     /// An error without `data`.
     pub fn new(code: i64, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            data: None,
-        }
+        Self::with_errno(code, message.into(), None)
+    }
+
+    /// An error with the system's error number, if there is one.
+    #[cold]
+    pub fn with_errno(code: i64, message: String, errno: Option<i32>) -> Self {
+        let data = errno.map(|errno| ErrorData { errno: Some(errno) });
+        RpcFault { code, message, data }.into()
+    }
+
+    /// What it says.
+    pub fn into_fault(self) -> RpcFault {
+        *self.0
     }
 
     /// [`INVALID_REQUEST`]
@@ -107,11 +130,16 @@ impl RpcError {
     }
 }
 
+impl From<RpcFault> for RpcError {
+    fn from(fault: RpcFault) -> RpcError {
+        RpcError(Box::new(fault))
+    }
+}
+
 impl From<DecodeError> for RpcError {
     /// [`INVALID_PARAMS`]
-    #[cold]
     fn from(error: DecodeError) -> RpcError {
-        RpcError::invalid_params(error.0)
+        error.0
     }
 }
 
@@ -121,12 +149,12 @@ mod tests {
 
     #[test]
     fn data_is_absent_unless_given() {
-        let mut error = RpcError::not_found("no such file");
+        let error = RpcError::not_found("no such file");
         assert_eq!(
             serde_json::to_string(&error).unwrap(),
             r#"{"code":-32004,"message":"no such file"}"#
         );
-        error.data = Some(ErrorData { errno: Some(2) });
+        let error = RpcError::with_errno(NOT_FOUND, "no such file".into(), Some(2));
         assert_eq!(
             serde_json::to_string(&error).unwrap(),
             r#"{"code":-32004,"message":"no such file","data":{"errno":2}}"#

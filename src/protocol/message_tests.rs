@@ -1,4 +1,4 @@
-use super::super::error::ErrorData;
+use super::super::error::INTERNAL;
 use super::*;
 
 fn parsed(text: &str) -> Message<'_> {
@@ -354,8 +354,7 @@ fn answers_have_their_members_in_order() {
     write_result(&mut out, &7.into(), &Empty {});
     write_result(&mut out, &"a\"b".into(), &[1, 2]);
     write_error(&mut out, Some(&7.into()), &RpcError::invalid_request("no \"such\"\n"));
-    let mut error = RpcError::internal("x");
-    error.data = Some(ErrorData { errno: Some(2) });
+    let error = RpcError::with_errno(INTERNAL, "x".into(), Some(2));
     write_error(&mut out, None, &error);
     assert_eq!(
         String::from_utf8(out).unwrap(),

@@ -77,7 +77,7 @@ impl Decode<'_> for PathUri {
 
 impl From<PathUriError> for DecodeError {
     fn from(error: PathUriError) -> DecodeError {
-        DecodeError(error.message)
+        DecodeError::new(error.message)
     }
 }
 

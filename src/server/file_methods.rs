@@ -10,7 +10,7 @@ use crate::files::{
     self, FileHandles, FilesError, FilesErrorKind, Form, LocalDevices, Patience, RemoveOptions, Replaced,
 };
 use crate::protocol::decode::Fields;
-use crate::protocol::error::{self, ErrorData, RpcError};
+use crate::protocol::error::{self, RpcError};
 use crate::protocol::files::{FsCanonicalizeResponse, FsCopyResponse, FsOpenMode, FsOpenResponse, FsWalkOptions};
 use crate::protocol::path_uri::{PathUri, PathUriError, PathUriErrorKind, RequestPath};
 use crate::protocol::sandbox::Sandbox;
@@ -390,11 +390,6 @@ impl From<FilesError> for RpcError {
             FilesErrorKind::InvalidParams => error::INVALID_PARAMS,
             FilesErrorKind::Internal => error::INTERNAL,
         };
-        let data = error.errno.map(|errno| ErrorData { errno: Some(errno) });
-        RpcError {
-            code,
-            message: error.message,
-            data,
-        }
+        RpcError::with_errno(code, error.message, error.errno)
     }
 }

@@ -12,7 +12,7 @@ use crate::process::{
     self, Confine, Kin, Owner, Process, RunLimits, StartError, StartSpec, Started, Stdio, WriteStatus,
 };
 use crate::protocol::decode::{Decode, DecodeError, Fields};
-use crate::protocol::error::{ErrorData, RpcError};
+use crate::protocol::error::{INTERNAL, RpcError};
 use crate::protocol::first_wire;
 use crate::protocol::json::Span;
 use crate::protocol::path_uri;
@@ -223,10 +223,7 @@ fn start_error(id: &str, error: &StartError) -> RpcError {
         StartError::Cancelled => RpcError::invalid_request(format!("process {id} start was cancelled")),
         // So that a client can tell a program that is missing from one that cannot be executed.
         StartError::Execute { source, .. } => {
-            let errno = source.raw_os_error();
-            let mut error = RpcError::internal(error.to_string());
-            error.data = Some(ErrorData { errno });
-            error
+            RpcError::with_errno(INTERNAL, error.to_string(), source.raw_os_error())
         }
         StartError::Sandbox(error) => sandbox::error(error),
         _ => RpcError::internal(error.to_string()),

@@ -158,7 +158,7 @@ impl Decode<'_> for Time {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         match whole.parse() {
             Ok(seconds) if fraction.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Time(seconds)),
-            _ => Err(DecodeError("not a time".to_owned())),
+            _ => Err(DecodeError::new("not a time".to_owned())),
         }
     }
 }
