@@ -133,7 +133,7 @@ fn tokens_are_not_in_logs_or_what_a_command_inherits() {
     let server_command = format!(
         "env >{}; exec {} --listen stdio",
         dir.path("env").display(),
-        kit::PROGRAM
+        kit::exec_server()
     );
     // By default names with TOKEN are left out of another server's variables, but not of those of this program.
     for place in [&["--connect", &url][..], &["--spawn", &server_command], &[]] {

@@ -21,7 +21,7 @@ fn over_websocket(server: &Server) -> ExecServerClient {
 
 fn launch(arguments: &[&str]) -> ExecServerLaunchCommand {
     ExecServerLaunchCommand {
-        program: env!("CARGO_BIN_EXE_exec-server").into(),
+        program: kit::exec_server().into(),
         args: arguments.iter().map(Into::into).collect(),
         ..ExecServerLaunchCommand::default()
     }

@@ -16,7 +16,7 @@ fn a_client_has_two_threads_whatever_it_does_and_leaves_nothing() {
     let server = Server::websocket(&[]);
     let url = format!("ws://{}", server.address());
     let command = ExecServerLaunchCommand {
-        program: env!("CARGO_BIN_EXE_exec-server").into(),
+        program: kit::exec_server().into(),
         args: vec!["--listen".into(), "stdio".into()],
         ..ExecServerLaunchCommand::default()
     };

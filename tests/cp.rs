@@ -15,7 +15,7 @@ use std::process::Stdio;
 
 /// Calls `test` with the arguments that name each kind of server.
 fn everywhere(test: impl Fn(&[&str])) {
-    let spawn = format!("{} --listen stdio", env!("CARGO_BIN_EXE_exec-server"));
+    let spawn = format!("{} --listen stdio", kit::exec_server());
     let server = Server::websocket(&[]);
     for place in [
         &["cp"][..],

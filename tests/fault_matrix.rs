@@ -18,7 +18,7 @@ mod fault_scenario;
 mod kit;
 
 use fault_scenario::{ALL, Footprint, Part, Round, Socket, leftover, round};
-use kit::{DEADLINE, Dir, PROGRAM, until};
+use kit::{DEADLINE, Dir, exec_server, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -173,7 +173,7 @@ impl Said {
 
 impl Server {
     fn new() -> Server {
-        let mut child = Command::new(PROGRAM)
+        let mut child = Command::new(exec_server())
             .args(["--listen", "ws://127.0.0.1:0", "--session-ttl", "3"])
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())

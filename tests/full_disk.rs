@@ -2,7 +2,7 @@
 
 mod kit;
 
-use kit::{Client, Dir, PROGRAM, Server, base64, bytes};
+use kit::{Client, Dir, Server, base64, bytes, exec_server};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -28,7 +28,7 @@ fn server(dir: &Dir) -> Option<(Server, Client)> {
         println!("not tested: no mounts can be made here");
         return None;
     };
-    let (server, mut client) = Server::on_pipes(in_namespace(flags, &[PROGRAM, "--listen", "stdio"]));
+    let (server, mut client) = Server::on_pipes(in_namespace(flags, &[exec_server(), "--listen", "stdio"]));
     client.handshake();
     Some((server, client))
 }

@@ -33,7 +33,10 @@ fn has_namespaces() -> bool {
 /// A server that is process 1, its number here, and its client.
 fn process_one(arguments: &[&str]) -> (Server, i32, Client) {
     let mut unshare = unshare();
-    unshare.arg(kit::PROGRAM).args(["--listen", "stdio"]).args(arguments);
+    unshare
+        .arg(kit::exec_server())
+        .args(["--listen", "stdio"])
+        .args(arguments);
     let (server, mut client) = Server::on_pipes(unshare);
     client.handshake();
     let pid = children(server.pid())[0];
@@ -133,7 +136,7 @@ fn any_command_of_the_program_can_be_process_one() {
     }
     let mut unshare = unshare();
     unshare.args([
-        kit::PROGRAM,
+        kit::exec_server(),
         "run",
         "--",
         "sh",

@@ -15,7 +15,7 @@ use std::process::Stdio;
 
 /// Calls `test` with the arguments that name each kind of server: in the same program, spawned, and remote.
 fn everywhere(test: impl Fn(&[&str])) {
-    let spawn = format!("{} --listen stdio", env!("CARGO_BIN_EXE_exec-server"));
+    let spawn = format!("{} --listen stdio", kit::exec_server());
     let server = Server::websocket(&[]);
     for place in [
         &["run"][..],
@@ -180,11 +180,7 @@ fn interrupts_in_quick_succession_kill() {
 fn a_signal_that_is_ignored_stays_so() {
     let script = r#"trap "" HUP; exec "$0" run sh -c 'trap "exit 9" USR1; echo ready; while :; do sleep 0.05; done'"#;
     let mut nohup = std::process::Command::new("sh");
-    let run = Cli::of(
-        nohup
-            .args(["-c", script, env!("CARGO_BIN_EXE_exec-server")])
-            .stdin(Stdio::null()),
-    );
+    let run = Cli::of(nohup.args(["-c", script, kit::exec_server()]).stdin(Stdio::null()));
     run.output_until("ready");
     run.signal(Signal::SIGHUP);
     run.signal(Signal::SIGUSR1);
@@ -236,7 +232,7 @@ fn environment_and_directory() {
     let sub = run(&["run"], &["--cwd", "sub", "--env", "FROM_HERE=z", "sh", "-c", script]);
     assert_eq!(sub, format!("z-y--home\n{}/sub\n", here.display()));
     // The spawned server has the same environment, but does not give away what may be a secret.
-    let spawn = format!("{} --listen stdio", env!("CARGO_BIN_EXE_exec-server"));
+    let spawn = format!("{} --listen stdio", kit::exec_server());
     let spawned = run(&["run", "--spawn", &spawn], &["sh", "-c", script]);
     assert_eq!(spawned, format!("x---home\n{}\n", here.display()));
     let server = Server::websocket(&[]);

@@ -225,11 +225,7 @@ fn more_can_be_hidden_than_there_are_descriptors() {
         return;
     }
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "ulimit -n 64; exec \"$0\" --listen stdio",
-        env!("CARGO_BIN_EXE_exec-server"),
-    ]);
+    command.args(["-c", "ulimit -n 64; exec \"$0\" --listen stdio", kit::exec_server()]);
     let (_server, mut client) = Server::on_pipes(command);
     client.handshake();
     let dir = Dir::new();

@@ -32,7 +32,7 @@ impl Screen {
         let stdio = || pty.slave.try_clone().unwrap();
         // setsid(1) makes it the controlling terminal, and then is the program.
         let child = Command::new("setsid")
-            .args(["-c", env!("CARGO_BIN_EXE_exec-server")])
+            .args(["-c", kit::exec_server()])
             .args(arguments)
             .env("PS1", "$ ")
             .env("TERM", "vt100")

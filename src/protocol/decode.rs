@@ -241,7 +241,23 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u64, i64, i32, u16, usize, NonZeroUsize);
+numbers!(u64, i64, i32, u16);
+
+/// Amounts: what a machine of 32 bits can't count is as much as it can.
+macro_rules! amounts {
+    ($($number:ty),*) => {$(
+        impl Decode<'_> for $number {
+            fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
+                match by_serde(value) {
+                    Err(_) if cfg!(target_pointer_width = "32") && by_serde::<u64>(value).is_ok_and(|n| n > 0) => Ok(Self::MAX),
+                    decoded => decoded,
+                }
+            }
+        }
+    )*};
+}
+
+amounts!(usize, NonZeroUsize);
 
 impl Decode<'_> for bool {
     fn decode(value: Span<'_>) -> Result<Self, DecodeError> {
@@ -336,6 +352,15 @@ mod tests {
         );
         let missing = fields("{}").required::<bool>("a").unwrap_err();
         assert_eq!(missing.to_string(), "missing field `a`");
+    }
+
+    #[test]
+    fn an_amount_may_be_more_than_can_be_counted() {
+        let most = u64::MAX.to_string();
+        assert_eq!(decode(most.as_bytes()), Ok(usize::MAX));
+        assert_eq!(decode(most.as_bytes()), Ok(NonZeroUsize::MAX));
+        assert_eq!(decode(b"4294967295"), Ok(4_294_967_295usize));
+        check_refused::<usize>("-1", "invalid value: integer `-1`, expected usize");
     }
 
     #[test]

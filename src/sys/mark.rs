@@ -5,6 +5,9 @@
 //! file locks (`RLIMIT_LOCKS`), which the kernel keeps, hands on at each `fork(2)` and over each `execve(2)`, also to
 //! other users, and has not enforced since Linux 2.4.25. It costs one system call at the start of a program.
 //!
+//! A kernel of 32 bits keeps no more of a limit, so there the upper half of a mark is the hard limit. That can't be raised
+//! again without rights: a server that is itself a command of another one, and not root, can't mark its own.
+//!
 //! It is no fence: a program that wants to be lost can set that limit itself.
 
 use super::raw::{self, Fd};
@@ -16,10 +19,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Which processes are meant: those whose marks agree in some bits.
 ///
-/// A mark has a zero, so that it is never "unlimited"; 19 random bits of this program; 20 of a group of commands; 24 of a
-/// command. Those of the last two are counted, and begin again after as many.
+/// A mark has a zero, so that it is never "unlimited", or three if it is split; 19 or 17 random bits of this program; 20 of
+/// a group of commands; 24 of a command. Those of the last two are counted, and begin again after as many.
 ///
-/// Two programs have the same 19 bits once in 524 288 times; then the keeper of one that is killed takes the other's
+/// Two programs have the same 19 bits once in 524 288 times (17: 131 072); then the keeper of one that is killed takes the other's
 /// commands for its own. The bits of the process id would not be safer: programs in different namespaces have the same one
 /// all the time (1, in containers), and see each other's processes where one is in the other. To look at all processes for
 /// bits that are free would take longer than all else at the start. More bits would have to be taken from those that are
@@ -40,7 +43,8 @@ impl Kin {
             let mut bytes = std::process::id().to_ne_bytes();
             // Without random bytes those of the process id have to do.
             let _ = super::random::fill(&mut bytes);
-            u64::from(u32::from_ne_bytes(bytes)) << (COMMAND_BITS + GROUP_BITS) & (u64::MAX >> 1)
+            u64::from(u32::from_ne_bytes(bytes)) << (COMMAND_BITS + GROUP_BITS)
+                & (u64::MAX >> if IS_SPLIT { 3 } else { 1 })
         });
         Kin {
             value: *ALL,
@@ -69,12 +73,40 @@ impl Kin {
         }
     }
 
-    /// What to set to bear this mark: the soft limit, and the hard one as it is. If that is less, which nobody has a
-    /// reason for, there is no mark, and what has lost its parent is found only at the end of this program.
+    /// What to set to bear this mark: the soft limit, and the hard one as it is unless it has to have a part. If that is less,
+    /// which nobody has a reason for, there is no mark, and what has lost its parent is found only at the end of this program.
     pub(super) fn limits(self) -> [u64; 2] {
         static HARD: LazyLock<u64> = LazyLock::new(|| limits_of(0).map_or(u64::MAX, |limits| limits[1]));
-        [self.value, *HARD]
+        if IS_SPLIT {
+            split(self.value)
+        } else {
+            [self.value, *HARD]
+        }
     }
+}
+
+/// Whether a mark is in both limits. A kernel of 64 bits could do without that also for a program of 32.
+const IS_SPLIT: bool = cfg!(target_pointer_width = "32");
+
+const HALF_BITS: u32 = 31;
+const HALF: u64 = (1 << HALF_BITS) - 1;
+
+/// The limits for a mark of up to 61 bits: both below "unlimited", which is all 32, and the hard one above the other.
+fn split(mark: u64) -> [u64; 2] {
+    [mark & HALF, 1 << HALF_BITS | mark >> HALF_BITS]
+}
+
+/// The mark that limits are; what nobody has set is none of any kin.
+fn joined([soft, hard]: [u64; 2]) -> u64 {
+    if soft > HALF {
+        u64::MAX
+    } else {
+        (hard & HALF) << HALF_BITS | soft
+    }
+}
+
+fn mark(limits: [u64; 2]) -> u64 {
+    if IS_SPLIT { joined(limits) } else { limits[0] }
 }
 
 /// `prlimit(2)`: the limits of a process, 0 for this one.
@@ -125,7 +157,7 @@ impl Table {
     /// Whether a process bears such a mark.
     pub fn is_of(&self, pid: i32, kin: Kin) -> bool {
         let mark = match limits_of(pid) {
-            Ok(limits) => Some(limits[0]),
+            Ok(limits) => Some(mark(limits)),
             // One that has become another user's.
             Err(libc::EPERM) => self.read_mark(pid),
             Err(_) => None,
@@ -153,7 +185,12 @@ impl Table {
         while !rest.starts_with(LINE) {
             rest = rest.get(1..)?;
         }
-        number(rest.get(LINE.len()..)?.trim_ascii_start())
+        let mut words = rest
+            .get(LINE.len()..)?
+            .split(|byte| *byte == b' ')
+            .filter(|word| !word.is_empty());
+        let soft = number(words.next()?)?;
+        Some(mark([soft, words.next().and_then(number).unwrap_or(u64::MAX)]))
     }
 
     /// Sends a signal to a process that lives and bears such a mark; whether there is one. By a pidfd, so that no other gets
@@ -194,10 +231,22 @@ mod tests {
     fn kin_are_those_of_the_same_group() {
         let (one, other) = (Kin::group(), Kin::group());
         let (a, b) = (one.command(), one.command());
-        let covers = |kin: Kin, mark: Kin| mark.limits()[0] & kin.mask == kin.value;
+        let covers = |kin: Kin, other: Kin| mark(other.limits()) & kin.mask == kin.value;
         assert!(covers(a, a) && !covers(a, b) && covers(one, a) && covers(one, b));
         assert!(!covers(other, a) && covers(other, other.command()) && covers(Kin::all(), a));
-        assert!(a.limits()[0] < u64::MAX / 2);
+        assert!(mark(a.limits()) < u64::MAX / 2 && a.limits()[0] <= a.limits()[1]);
+    }
+
+    #[test]
+    fn a_split_mark_fits_into_limits_of_32_bits() {
+        for mark in [0, 1, HALF, HALF + 1, 0x1234_5678_9abc_def0, u64::MAX >> 3] {
+            let limits = split(mark);
+            assert!(limits[0] <= limits[1] && limits[1] < u64::from(u32::MAX), "{limits:x?}");
+            assert_eq!(joined(limits), mark);
+        }
+        // Nobody's, and what a keeper gives itself.
+        assert_eq!(joined([u64::MAX; 2]), u64::MAX);
+        assert_eq!(joined([split(5)[1]; 2]), u64::MAX);
     }
 
     #[test]
@@ -214,7 +263,7 @@ mod tests {
         assert!(found(kin).is_empty());
         raw::limits(pid, libc::RLIMIT_LOCKS as usize, Some(&kin.limits()), None).unwrap();
         assert_eq!(found(kin), [pid]);
-        assert_eq!(table.read_mark(pid), Some(kin.limits()[0]));
+        assert_eq!(table.read_mark(pid), Some(mark(kin.limits())));
         assert_eq!(table.signal(pid, Kin::group(), libc::SIGKILL), Ok(false));
         assert_eq!(table.signal(pid, kin, libc::SIGKILL), Ok(true));
         child.wait().unwrap();

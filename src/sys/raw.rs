@@ -109,8 +109,12 @@ pub(super) fn is_of_procfs(fd: RawFd) -> Result<bool, c_int> {
     // More than any `struct statfs`, which begins with the type.
     let mut found = [0 as c_long; 32];
     // SAFETY: memory of that length.
-    unsafe { call(libc::SYS_fstatfs, [fd as usize, address_mut(&mut found), 0, 0, 0, 0])? };
-    Ok(found[0] as u32 == libc::PROC_SUPER_MAGIC as u32)
+    match unsafe { call(libc::SYS_fstatfs, [fd as usize, address_mut(&mut found), 0, 0, 0, 0]) } {
+        Ok(_) => Ok(found[0] as u32 == libc::PROC_SUPER_MAGIC as u32),
+        // One of so many blocks that they can't be told in 32 bits.
+        Err(libc::EOVERFLOW) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Sets the mask of the modes of new files.

@@ -290,14 +290,19 @@ pub(super) fn spawn_restricted(
 fn start(mut plan: Plan) -> Result<Child, SpawnError> {
     let mut stack = child_stack(CHILD_STACK)?;
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: The clone's stack is exclusively the child's and outlives it, because CLONE_VFORK suspends this thread
     // until the child has executed or ended; the same makes `plan`, which only the child touches meanwhile, outlive it.
     // `child` makes only async-signal-safe calls.
     let (pid, errno) = unsafe {
         with_signals_blocked(|| {
             let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
-            libc::clone(child, top, flags, (&raw mut plan).cast(), &raw mut pidfd)
+            let mut make = |flags| libc::clone(child, top, flags, (&raw mut plan).cast(), &raw mut pidfd);
+            match make(flags | libc::CLONE_PIDFD) {
+                // What only plays Linux, such as qemu-user, may not know of that flag.
+                -1 if Errno::last() == Errno::EINVAL => make(flags),
+                pid => pid,
+            }
         })
     };
     if pid < 0 {
@@ -307,13 +312,17 @@ fn start(mut plan: Plan) -> Result<Child, SpawnError> {
         });
     }
     let pid = Pid::from_raw(pid);
-    // SAFETY: the kernel has just made this descriptor (close-on-exec), and nothing else owns it.
-    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    let pidfd = match pidfd {
+        // It has not been reaped, so its number is its own.
+        -1 => pidfd::open(pid),
+        // SAFETY: the kernel has just made this descriptor (close-on-exec), and nothing else owns it.
+        pidfd => Ok(unsafe { OwnedFd::from_raw_fd(pidfd) }),
+    };
     // The child wrote this while it borrowed our memory; the compiler cannot know.
     // SAFETY: a live local.
     let failed = unsafe { (&raw const plan.failed).read_volatile() };
     let failed = match (failed, pidfd) {
-        (None, Some(pidfd)) => {
+        (None, Ok(pidfd)) => {
             return Ok(Child {
                 pid,
                 pidfd,
@@ -325,12 +334,12 @@ fn start(mut plan: Plan) -> Result<Child, SpawnError> {
             step,
             errno: Errno::from_raw(errno),
         },
-        // A kernel before 5.2 ignores CLONE_PIDFD.
-        (None, None) => {
+        // A kernel before 5.3, or there are too many descriptors.
+        (None, Err(e)) => {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             SpawnError {
                 step: Step::Clone,
-                errno: Errno::ENOSYS,
+                errno: Errno::from_raw(e.raw_os_error().unwrap_or(libc::ENOSYS)),
             }
         }
     };

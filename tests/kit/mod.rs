@@ -27,13 +27,22 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up: far more than it takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// The program that was built.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_exec-server");
+
+/// The program under test: the one that was built, or what the variable `EXEC_SERVER_PROGRAM` names, such as a script that
+/// runs that of another processor.
+pub(crate) fn exec_server() -> &'static str {
+    static NAMED: OnceLock<String> = OnceLock::new();
+    NAMED.get_or_init(|| std::env::var("EXEC_SERVER_PROGRAM").unwrap_or_else(|_| PROGRAM.to_owned()))
+}
 
 /// The search path of commands.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -171,7 +180,7 @@ impl Drop for Started {
 
 /// The program with arguments.
 pub(crate) fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(exec_server());
     command.args(arguments);
     command
 }

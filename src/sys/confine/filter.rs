@@ -109,6 +109,8 @@ const NETWORK: &[Row] = &[
     row(libc::SYS_sendto, Always, EPERM),
     row(libc::SYS_sendmmsg, Always, EPERM),
     row(libc::SYS_recvmmsg, Always, EPERM),
+    #[cfg(target_arch = "arm")]
+    row(SYS_RECVMMSG_TIME64, Always, EPERM),
     row(libc::SYS_getsockopt, Always, EPERM),
     row(libc::SYS_setsockopt, Always, EPERM),
     row(libc::SYS_shutdown, Always, EPERM),
@@ -121,6 +123,10 @@ const NETWORK: &[Row] = &[
     row(libc::SYS_process_vm_writev, Always, EPERM),
     row(libc::SYS_pidfd_getfd, Always, EPERM),
 ];
+
+/// Not in the C library's headers yet.
+#[cfg(target_arch = "arm")]
+const SYS_RECVMMSG_TIME64: c_long = 417;
 
 /// A file may be made by that. Nothing is made where the file is only named, and nothing is done for it then.
 const CREATE: u32 = libc::O_CREAT as u32;
