@@ -4,7 +4,11 @@ mod cli;
 
 use cli::args::{Command, parse};
 use cli::{fail, print};
+use exec_server::sys::reserve::Reserving;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: Reserving = Reserving;
 
 fn main() -> ExitCode {
     let command = match parse(&mut std::env::args_os().skip(1)) {

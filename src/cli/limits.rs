@@ -2,13 +2,23 @@
 
 use super::flags::{Flag, UsageError, wrong};
 use exec_server::server::ServerConfig;
+use exec_server::sys::reserve;
 use std::time::Duration;
 
 /// The limits that were given, and the usual others.
-#[derive(Default)]
 pub(super) struct GivenLimits {
     config: Box<ServerConfig>,
     names: Vec<String>,
+}
+
+impl Default for GivenLimits {
+    /// The usual limits for the memory that there is.
+    fn default() -> GivenLimits {
+        GivenLimits {
+            config: Box::new(ServerConfig::within(reserve::limit())),
+            names: Vec::new(),
+        }
+    }
 }
 
 /// Where a limit is kept, and what it is.

@@ -5,7 +5,7 @@ use super::life::Life;
 use super::ways;
 use exec_server::process::adopt_orphans;
 use exec_server::server::{Server, ServerConfig};
-use exec_server::sys::allocator;
+use exec_server::sys::{allocator, reserve};
 use exec_server::transport::outlet::{Outlet, wait_for};
 use log::warn;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -27,6 +27,7 @@ const OUTPUT_BYTES: i32 = 256 * 1024;
 /// Serves. Only returns if that cannot even begin.
 pub(crate) fn serve(args: &ServeArgs) -> Result<Infallible, String> {
     allocator::limit_arenas();
+    reserve::keep_back();
     // Before there is any thread, so that all of them leave these signals to this one.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {

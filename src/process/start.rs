@@ -189,9 +189,9 @@ fn open_streams(stdio: Stdio) -> Result<(Streams, TheirStreams), StartError> {
     let failed = |what| move |e: io::Error| StartError::Resource { what, source: e };
     match stdio {
         Stdio::Terminal(size) => {
-            let pty = pty::open(size.rows, size.cols).map_err(failed("a terminal"))?;
+            let pty = pty::open(size.rows, size.cols).map_err(failed("a terminal (/dev/ptmx)"))?;
             let master = Arc::new(pty.master);
-            let stdin = pty.slave.try_clone().map_err(failed("a terminal"))?;
+            let stdin = pty.slave.try_clone().map_err(failed("a terminal (/dev/ptmx)"))?;
             let ours = Streams {
                 stdin: Some(master.clone()),
                 stdout: master,

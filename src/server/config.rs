@@ -132,6 +132,25 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// The defaults for a program that can have so many bytes of memory: where that is little, what all clients together can
+    /// have the server keep is a part of it. Four gibibytes are enough for all of the usual ones.
+    pub fn within(memory: u64) -> ServerConfig {
+        let mut config = ServerConfig::default();
+        for (limit, part) in [
+            (&mut config.retain_total_bytes, 8),
+            (&mut config.retain_bytes, 32),
+            (&mut config.max_message_bytes, 16),
+            (&mut config.max_unfinished_bytes, 16),
+            (&mut config.max_unread_bytes, 16),
+            (&mut config.stdin_total_bytes, 16),
+            (&mut config.stdin_hard_bytes, 16),
+            (&mut config.stdin_soft_bytes, 32),
+        ] {
+            *limit = usize::try_from(memory / part).map_or(*limit, |most| most.clamp(1, *limit));
+        }
+        config
+    }
+
     /// The limits of one process, of those that share `totals`.
     pub(super) fn process(&self, totals: &Arc<Totals>) -> process::Limits {
         process::Limits {

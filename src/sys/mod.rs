@@ -20,6 +20,7 @@ pub mod pty;
 pub mod queue;
 pub mod random;
 mod raw;
+pub mod reserve;
 pub mod signals;
 pub mod slabs;
 pub mod spawn;

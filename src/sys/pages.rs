@@ -28,6 +28,7 @@ impl Pages {
     /// # Errors
     /// What `mmap(2)` said: out of memory or address space.
     pub fn map(len: NonZeroUsize) -> io::Result<Pages> {
+        super::reserve::renew()?;
         // SAFETY: an anonymous private mapping at an address the kernel chooses touches no existing memory.
         let start = unsafe {
             mmap_anonymous(

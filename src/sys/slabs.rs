@@ -73,6 +73,7 @@ impl Piece {
         let slab = match slabs.open.last() {
             Some(slab) => slab.clone(),
             None => {
+                super::reserve::renew()?;
                 let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
                 // SAFETY: an anonymous private mapping at an address the kernel chooses touches no existing memory.
                 let start = unsafe { mmap_anonymous(None, SLAB, access, MapFlags::MAP_PRIVATE)? }.cast();

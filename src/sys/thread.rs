@@ -37,6 +37,7 @@ const NAME_BYTES: usize = 16;
 /// # Errors
 /// There is no thread, or no memory for its stack, to be had.
 pub fn start(name: &str, stack_bytes: usize, run: Box<dyn FnOnce() + Send>) -> io::Result<Thread> {
+    super::reserve::renew()?;
     let mut start = Box::new(Start {
         name: [0; NAME_BYTES],
         run,
