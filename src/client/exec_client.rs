@@ -18,9 +18,9 @@ use super::server_environment::ServerEnvironment;
 use super::session::{Duty, Session};
 use super::start_options::StartOptions;
 use super::stream_wire::{Exit, StreamWire};
-use crate::sys::queue::queue;
 use crate::sys::thread::Thread;
 use crate::transport::memory::ClientEnd;
+use crossbeam_channel::unbounded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::AsFd;
@@ -280,7 +280,7 @@ fn system(what: &str, error: io::Error) -> ExecServerError {
 /// What looks after a session that has no connection yet.
 fn new_keeper(options: ExecServerClientConnectOptions, remote: Option<Remote>) -> Result<Keeper> {
     let closed = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|e| system("make an event", e.into()))?;
-    let (sender, duties) = queue(usize::MAX);
+    let (sender, duties) = unbounded();
     Ok(Keeper {
         session: Arc::new(Session::new(options, remote, sender, closed)),
         duties,
@@ -348,9 +348,7 @@ fn connect(
     let duties = session.duties.clone();
     let connection = Arc::new_cyclic(|connection: &Weak<Connection>| {
         let connection = connection.clone();
-        let on_blocked = Box::new(move || {
-            let _ = duties.send(Duty::Flush(connection.clone()));
-        });
+        let on_blocked = Box::new(move || drop(duties.send(Duty::Flush(connection.clone()))));
         Connection::new(wire(on_blocked), label)
     });
     if !session.try_out(&connection) {

@@ -8,11 +8,11 @@ use super::pending::{CallError, Purpose};
 use super::recovery::recover;
 use super::session::{Duty, Session};
 use crate::sys::defect;
-use crate::sys::queue::{Receiver, RecvError};
 use crate::sys::thread::Thread;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the answer to a background call is waited for; other duties wait meanwhile.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(5);
@@ -43,8 +43,10 @@ impl Keeper {
             let connection = self.session.connection_now();
             let sleep = connection.as_ref().and_then(|connection| self.keep_alive(connection));
             drop(connection);
-            let until = sleep.and_then(|sleep| Instant::now().checked_add(sleep));
-            let duty = self.duties.recv(until);
+            let duty = match sleep {
+                Some(sleep) => self.duties.recv_timeout(sleep),
+                None => self.duties.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
             defect::point("client keeper", || self.session.id.get().map_or("", String::as_str));
             match duty {
                 Ok(Duty::Flush(connection)) => {
@@ -60,8 +62,8 @@ impl Keeper {
                     }
                     self.session.condemned_done();
                 }
-                Ok(Duty::KeepAlive) | Err(RecvError::TimedOut) => {}
-                Ok(Duty::Stop) | Err(RecvError::Closed) => break,
+                Ok(Duty::KeepAlive) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Duty::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
     }

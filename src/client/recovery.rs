@@ -12,7 +12,7 @@ use super::pending::{CallError, Purpose};
 use super::process_calls::{decode_read, read_params};
 use super::session::Duty;
 use crate::protocol::error::SESSION_ATTACHED;
-use crate::sys::queue::RecvError;
+use crossbeam_channel::RecvTimeoutError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,15 +107,15 @@ pub(super) fn is_attached(error: &ExecServerError) -> bool {
 fn pause(keeper: &Keeper, time: Duration) -> bool {
     let end = Instant::now() + time;
     loop {
-        match keeper.duties.recv(Some(end)) {
-            Err(RecvError::TimedOut) => return true,
+        match keeper.duties.recv_deadline(end) {
+            Err(RecvTimeoutError::Timeout) => return true,
             Ok(Duty::Terminate(process_id)) => {
                 lock(&keeper.session.orphans).push(process_id);
                 keeper.session.condemned_done();
             }
             // Of connections that are gone.
             Ok(Duty::Flush(_) | Duty::Recover(_) | Duty::KeepAlive) => {}
-            Ok(Duty::Stop) | Err(RecvError::Closed) => return false,
+            Ok(Duty::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
 }

@@ -12,7 +12,6 @@ use super::pending::{Answer, CallError, Purpose};
 use super::remote::Remote;
 use super::server_environment::ServerEnvironment;
 use super::write_window::WriteWindow;
-use crate::sys::queue;
 use crossbeam_channel::Sender;
 use nix::sys::eventfd::EventFd;
 use std::collections::HashMap;
@@ -39,7 +38,7 @@ pub(super) struct Session {
     /// The processes with writes that are not answered yet.
     pub(super) windows: Mutex<Vec<Arc<WriteWindow>>>,
     /// What the second thread has to do.
-    pub(super) duties: queue::Sender<Duty>,
+    pub(super) duties: Sender<Duty>,
     /// Readable once the client is closed.
     pub(super) closed: EventFd,
     /// Who waits for `fs/missingChanged`, and for which watch.
@@ -102,7 +101,7 @@ impl Session {
     pub(super) fn new(
         options: ExecServerClientConnectOptions,
         remote: Option<Remote>,
-        duties: queue::Sender<Duty>,
+        duties: Sender<Duty>,
         closed: EventFd,
     ) -> Session {
         let link = Link {

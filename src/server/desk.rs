@@ -1,7 +1,7 @@
 //! Which thread carries a request out.
 
 use super::connection::{Conversation, Received, spawn};
-use crate::sys::queue::{Sender, queue};
+use crossbeam_channel::{Sender, bounded};
 use log::warn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,10 +49,10 @@ impl Desk {
     }
 
     fn start_dispatcher(&mut self) {
-        let (queue, queued) = queue(QUEUED_MESSAGES);
+        let (queue, queued) = bounded(QUEUED_MESSAGES);
         let (conversation, waiting) = (self.conversation.clone(), self.waiting.clone());
         let started = spawn("dispatcher", move || {
-            while let Ok(received) = queued.recv(None) {
+            for received in &queued {
                 if !carry_out(&conversation, received) {
                     break;
                 }

@@ -17,7 +17,6 @@ pub mod memory;
 pub mod pages;
 pub mod pidfd;
 pub mod pty;
-pub mod queue;
 pub mod random;
 mod raw;
 pub mod reserve;

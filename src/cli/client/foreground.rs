@@ -9,11 +9,11 @@ use super::place::Connected;
 use super::signals::{Caught, Signals};
 use super::terminal::{self, Terminal};
 use super::{input, lock, output};
+use crossbeam_channel::{Sender, bounded};
 use exec_server::client::ExecServerProcess;
 use exec_server::process::{kill_descendants, reap_orphans};
 use exec_server::protocol::error::INVALID_PARAMS;
 use exec_server::protocol::process::ProcessSignal;
-use exec_server::sys::queue::{Sender, queue};
 use exec_server::sys::thread;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -242,20 +242,17 @@ impl Foreground {
         let sender = match calls {
             Some(sender) => sender,
             None => {
-                let (sender, to_make) = queue(MAX_CALLS);
+                let (sender, to_make) = bounded(MAX_CALLS);
                 let this = self.clone();
                 spawn("calls", move || {
-                    while let Ok(call) = to_make.recv(None) {
+                    for call in to_make {
                         this.started.get().into_iter().for_each(|started| started.make(&call));
                     }
                 })?;
                 calls.insert(sender)
             }
         };
-        // There is no other sender, so this does not wait.
-        if !sender.is_full() {
-            let _ = sender.send(call);
-        }
+        let _ = sender.try_send(call);
         Ok(())
     }
 }
