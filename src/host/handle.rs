@@ -63,7 +63,7 @@ impl InProcessClientHandle {
                 runtime.run(embedded);
             })?;
         let handle = InProcessClientHandle {
-            sender: InProcessClientSender::new(commands),
+            sender: InProcessClientSender::new(commands, ended.clone()),
             events,
             life: Some(Life { open, ended, thread }),
         };

@@ -3,7 +3,7 @@
 use super::runtime::{Answered, Command};
 use crate::protocol::error::RpcError;
 use crate::protocol::message::RequestId;
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use serde::{Deserialize, Serialize};
 use std::io;
 use tungstenite::Bytes;
@@ -12,11 +12,13 @@ use tungstenite::Bytes;
 #[derive(Clone)]
 pub struct InProcessClientSender {
     commands: Sender<Command>,
+    /// Closes when nobody takes commands any more.
+    ended: Receiver<()>,
 }
 
 impl InProcessClientSender {
-    pub(super) fn new(commands: Sender<Command>) -> InProcessClientSender {
-        InProcessClientSender { commands }
+    pub(super) fn new(commands: Sender<Command>, ended: Receiver<()>) -> InProcessClientSender {
+        InProcessClientSender { commands, ended }
     }
 
     /// Sends a request and waits for the answer: its result, or the error with which it was refused. No unanswered
@@ -64,8 +66,13 @@ impl InProcessClientSender {
             bulk,
             reply,
         })?;
-        answer.recv().map_err(|e| {
-            let error = format!("in-process request response channel closed: {e}");
+        // A bounded channel keeps what is in it when its receiver goes, and so would never close this one.
+        let answered = select! {
+            recv(answer) -> answered => answered.ok(),
+            recv(self.ended) -> _ => answer.try_recv().ok(),
+        };
+        answered.ok_or_else(|| {
+            let error = "in-process request response channel closed: the request was dropped";
             io::Error::new(io::ErrorKind::BrokenPipe, error)
         })
     }
@@ -147,7 +154,8 @@ mod tests {
     #[test]
     fn a_call_never_waits_for_room() {
         let (commands, commanded) = bounded(1);
-        let sender = InProcessClientSender { commands };
+        let (_running, ended) = bounded(0);
+        let sender = InProcessClientSender::new(commands, ended);
         sender.notify("a", &()).unwrap();
         let full = sender.request(1, "b", &()).unwrap_err();
         assert_eq!(
@@ -168,7 +176,8 @@ mod tests {
     #[test]
     fn a_request_that_is_dropped_unanswered_fails() {
         let (commands, commanded) = bounded(1);
-        let sender = InProcessClientSender { commands };
+        let (_running, ended) = bounded(0);
+        let sender = InProcessClientSender::new(commands, ended);
         let asking = std::thread::spawn(move || sender.request(1, "a", &()).unwrap_err());
         drop(commanded.recv().unwrap());
         let error = asking.join().unwrap();
@@ -178,5 +187,17 @@ mod tests {
                 .to_string()
                 .starts_with("in-process request response channel closed: ")
         );
+    }
+    #[test]
+    fn a_request_that_nobody_takes_any_more_fails() {
+        let (commands, commanded) = bounded(1);
+        let (running, ended) = bounded(0);
+        let sender = InProcessClientSender::new(commands, ended);
+        let asking = std::thread::spawn(move || sender.request(1, "a", &()).unwrap_err());
+        while commanded.is_empty() {
+            std::thread::yield_now();
+        }
+        drop((commanded, running));
+        assert_eq!(asking.join().unwrap().kind(), io::ErrorKind::BrokenPipe);
     }
 }
