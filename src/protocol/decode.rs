@@ -366,7 +366,11 @@ mod tests {
     #[test]
     fn a_word_that_is_not_known_is_told_those_that_are() {
         let known = [("a", 1), ("b", 2), ("c", 3)];
-        let refusal = |text: &str, n| one_of(Span::of_checked(text.as_bytes()), &known[..n]).unwrap_err().to_string();
+        let refusal = |text: &str, n| {
+            one_of(Span::of_checked(text.as_bytes()), &known[..n])
+                .unwrap_err()
+                .to_string()
+        };
         assert_eq!(refusal("\"x\"", 1), "unknown variant `x`, expected `a`");
         assert_eq!(refusal("\"x\"", 2), "unknown variant `x`, expected `a` or `b`");
         assert_eq!(

@@ -222,9 +222,7 @@ fn start_error(id: &str, error: &StartError) -> RpcError {
     match error {
         StartError::Cancelled => RpcError::invalid_request(format!("process {id} start was cancelled")),
         // So that a client can tell a program that is missing from one that cannot be executed.
-        StartError::Execute { source, .. } => {
-            RpcError::with_errno(INTERNAL, error.to_string(), source.raw_os_error())
-        }
+        StartError::Execute { source, .. } => RpcError::with_errno(INTERNAL, error.to_string(), source.raw_os_error()),
         StartError::Sandbox(error) => sandbox::error(error),
         _ => RpcError::internal(error.to_string()),
     }
