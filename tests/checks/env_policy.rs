@@ -14,6 +14,10 @@ const SERVER_ONLY: [&str; 2] = [
     "CODEX_EXEC_SERVER_NOISE_AUTH_TOKEN",
 ];
 
+/// What the server was told as a service, or by its own client: for a command only if it is set for it.
+const INHERITED_BY_NONE: &str =
+    "EXEC_SERVER_TOKEN NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID LISTEN_PID LISTEN_PIDFDID LISTEN_FDS LISTEN_FDNAMES";
+
 /// Longer patterns and names take too long to be compared slowly.
 const LONG: usize = 200;
 
@@ -95,6 +99,7 @@ fn value(
         return Some(value.into());
     }
     let inherits = match policy.inherit {
+        _ if INHERITED_BY_NONE.split(' ').any(|own| name == own) => false,
         EnvInherit::None => false,
         EnvInherit::Core => CORE.split(' ').any(|core| name == core),
         EnvInherit::All => true,
