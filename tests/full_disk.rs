@@ -2,35 +2,12 @@
 
 mod kit;
 
-use kit::{Client, Dir, Server, base64, bytes, exec_server};
+use kit::{Client, Dir, Server, base64, bytes, server_where};
 use serde_json::{Value, json};
-use std::process::Command;
-
-/// What runs a command with mounts of its own: as root, or as somebody who is root in a namespace of its own.
-const NAMESPACES: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
-
-/// Mounts a file system of 1 MiB on the directory `$0`, and runs the rest there.
-const MOUNT: &str = "mount -t tmpfs -o size=1m none \"$0\" && exec \"$@\"";
 
 /// A server that sees a file system of 1 MiB on `dir`; `None`, and why, where there can't be any.
 fn server(dir: &Dir) -> Option<(Server, Client)> {
-    let in_namespace = |flags: &[&str], program: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.args(flags).args(["sh", "-c", MOUNT]).arg(dir.path(""));
-        command.args(program);
-        command
-    };
-    let works = |flags: &&&[&str]| {
-        let output = in_namespace(flags, &["true"]).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    let Some(flags) = NAMESPACES.iter().find(works) else {
-        println!("not tested: no mounts can be made here");
-        return None;
-    };
-    let (server, mut client) = Server::on_pipes(in_namespace(flags, &[exec_server(), "--listen", "stdio"]));
-    client.handshake();
-    Some((server, client))
+    server_where("mount -t tmpfs -o size=1m none \"$0\"", dir)
 }
 
 #[test]

@@ -22,7 +22,8 @@ const SERVER_ONLY: [&str; 2] = [
     "CODEX_EXEC_SERVER_NOISE_AUTH_TOKEN",
 ];
 
-/// Meant for the server itself, which is a service: how it is to tell that it goes, and which sockets it has. A client may set them for a command.
+/// Meant for the server itself, which is a service: how it is to tell that it goes, and which sockets it has. A client may
+/// set them for a command.
 const SERVICE: [&str; 7] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",

@@ -6,6 +6,7 @@
 mod cli;
 mod client;
 mod fault_proxy;
+mod mounts;
 mod process;
 mod scripted_server;
 mod unshared;
@@ -13,6 +14,7 @@ mod unshared;
 pub(crate) use cli::{Cli, Ended, cli};
 pub(crate) use client::{Client, Event, Run, connect, write};
 pub(crate) use fault_proxy::{Fault, FaultProxy};
+pub(crate) use mounts::server_where;
 pub(crate) use process::{
     children, is_alive, keepers, processes, processor_time, stat, threads_and_fds, wait_until_blocked,
 };
